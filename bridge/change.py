@@ -1,0 +1,109 @@
+"""What passes through the bridge: positions, relations, row changes.
+
+A transaction is never held whole: the decoder gives ``Begin``, one ``RowChange`` or
+``Truncate`` after the other, and ``Commit``, so that a transaction of a million rows
+costs the memory of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Unchanged(Enum):
+    """Stands for a large value that an update left alone and that the WAL does not repeat."""
+
+    TOAST = "unchanged"
+
+
+Value = str | Unchanged | None
+"""One column in Postgres' text format; None is NULL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the source: the commit record's WAL position, and the index in the transaction.
+
+    ``complete`` says that the transaction has nothing after ``index``.
+    """
+
+    lsn: int
+    index: int
+    complete: bool = True
+
+    def covers(self, lsn: int, index: int) -> bool:
+        """Whether the change at (lsn, index) stands at or before this place."""
+        return lsn < self.lsn or (lsn == self.lsn and (self.complete or index <= self.index))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a relation as the WAL describes it."""
+
+    name: str
+    type_oid: int
+    type_modifier: int
+    is_key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table as it was when the rows after it were written. ``replica_identity`` is d, n, f or i."""
+
+    oid: int
+    schema: str
+    table: str
+    replica_identity: str
+    columns: tuple[Column, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.schema}.{self.table}"
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A transaction begins; ``commit_lsn`` is where its commit record stands."""
+
+    commit_lsn: int
+    commit_time_us: int
+    xid: int
+
+
+class Operation(Enum):
+    """What happened to a row."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One row changed. ``old`` is the row before (None for an insert), ``new`` the row after
+    (None for a delete); values stand in the order of ``relation.columns``."""
+
+    operation: Operation
+    relation: Relation
+    old: tuple[Value, ...] | None
+    new: tuple[Value, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """All rows of some tables went."""
+
+    relations: tuple[Relation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A transaction ended. The slot may be confirmed to exactly ``end_lsn``."""
+
+    commit_lsn: int
+    end_lsn: int
+    commit_time_us: int
+
+
+Message = Begin | RowChange | Truncate | Commit | Relation

@@ -1,0 +1,1 @@
+"""Contracts: errors, request metadata, paging (package zephyr.common.v1)."""

@@ -1,0 +1,1 @@
+"""Contracts: what rows look like to clients (package zephyr.models.v1)."""

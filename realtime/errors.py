@@ -1,0 +1,130 @@
+"""The server's errors.
+
+    RealtimeError
+    ├── SettingInvalid      a setting is missing or malformed
+    ├── SourceUnavailable   the broker or the stream cannot be reached
+    ├── StreamInvalid       the stream is not one that the bridge made
+    ├── StoreUnavailable    Postgres or Redis cannot be reached
+    └── RequestError        a caller asked for what cannot be given; has a gRPC status
+        ├── ArgumentInvalid     a field of the request is malformed
+        │   └── CursorInvalid   the cursor is malformed or was tampered with
+        ├── CursorReset         the position cannot be served (expired, another epoch, rewritten)
+        ├── NotFound            there is no such entity
+        ├── LimitExceeded       too many or too much
+        └── Unavailable         try again later
+
+Every error is one sentence that names the cause, and a ``mend`` that says what to do.
+Foreign errors are translated once, where they enter, ``from exc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protos.common.v1 import error_pb2 as codes
+
+
+class RealtimeError(Exception):
+    """Base of all; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, mend: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+
+class SettingInvalid(RealtimeError):
+    """A setting is missing or malformed."""
+
+    exit_code = 2
+
+
+class SourceUnavailable(RealtimeError):
+    """The broker or the stream cannot be reached."""
+
+    exit_code = 3
+
+
+class StreamInvalid(RealtimeError):
+    """The stream is not one that the bridge made."""
+
+    exit_code = 4
+
+
+class StoreUnavailable(RealtimeError):
+    """Postgres or Redis cannot be reached."""
+
+    exit_code = 3
+
+
+class RequestError(RealtimeError):
+    """A caller asked for what cannot be given.
+
+    ``code`` is the gRPC status, ``reason`` the stable reason in ErrorInfo (domain
+    ``zephyr``), ``violations`` pairs of field and description for BadRequest, and
+    ``resource`` the pair of type and name for ResourceInfo.
+    """
+
+    code: codes.ErrorCode = codes.ERROR_CODE_UNKNOWN
+    reason = "UNKNOWN"
+    violations: Sequence[tuple[str, str]] = ()
+    resource: tuple[str, str] | None = None
+
+
+class ArgumentInvalid(RequestError):
+    """A field of the request is malformed."""
+
+    code = codes.ERROR_CODE_INVALID_ARGUMENT
+    reason = "ARGUMENT_INVALID"
+
+    def __init__(self, field: str, description: str, mend: str = "") -> None:
+        super().__init__(f"{field}: {description}", mend)
+        self.violations = ((field, description),)
+
+
+class CursorInvalid(ArgumentInvalid):
+    """The cursor is malformed or was tampered with."""
+
+    reason = "CURSOR_INVALID"
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            "cursor", description, "pass a cursor exactly as it was received, or begin at earliest or live"
+        )
+
+
+class CursorReset(RequestError):
+    """The position cannot be served; ``reason`` is EXPIRED, EPOCH_CHANGED or HISTORY_REWRITTEN."""
+
+    code = codes.ERROR_CODE_FAILED_PRECONDITION
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, "fetch the state anew, then begin at the earliest cursor or live")
+        self.reason = reason
+
+
+class NotFound(RequestError):
+    """There is no such entity."""
+
+    code = codes.ERROR_CODE_NOT_FOUND
+    reason = "NOT_FOUND"
+
+    def __init__(self, kind: str, entity_id: str) -> None:
+        super().__init__(f"there is no {kind} {entity_id}")
+        self.resource = (kind, entity_id)
+
+
+class LimitExceeded(RequestError):
+    """Too many or too much at once."""
+
+    code = codes.ERROR_CODE_RESOURCE_EXHAUSTED
+    reason = "LIMIT_EXCEEDED"
+
+
+class Unavailable(RequestError):
+    """Something that is needed cannot be reached now."""
+
+    code = codes.ERROR_CODE_UNAVAILABLE
+    reason = "UNAVAILABLE"
