@@ -38,9 +38,7 @@ class Cursor:
     timestamp_ns: int = 0
 
     def encode(self) -> bytes:
-        body = _BODY.pack(
-            _VERSION, bytes.fromhex(self.epoch), 1, 0, self.sequence, self.timestamp_ns
-        )
+        body = _BODY.pack(_VERSION, bytes.fromhex(self.epoch), 1, 0, self.sequence, self.timestamp_ns)
         return body + _digest(body)
 
     @classmethod

@@ -5,6 +5,7 @@
     ├── SourceUnavailable   the broker or the stream cannot be reached
     ├── StreamInvalid       the stream is not one that the bridge made
     ├── StoreUnavailable    Postgres or Redis cannot be reached
+    ├── CoverageBroken      (client) the frames of a subscription have a gap
     └── RequestError        a caller asked for what cannot be given; has a gRPC status
         ├── ArgumentInvalid     a field of the request is malformed
         │   └── CursorInvalid   the cursor is malformed or was tampered with
@@ -59,6 +60,10 @@ class StoreUnavailable(RealtimeError):
     exit_code = 3
 
 
+class CoverageBroken(RealtimeError):
+    """The frames of a subscription have a gap: a fault of the server, never skipped in silence."""
+
+
 class RequestError(RealtimeError):
     """A caller asked for what cannot be given.
 
@@ -67,7 +72,7 @@ class RequestError(RealtimeError):
     ``resource`` the pair of type and name for ResourceInfo.
     """
 
-    code: codes.ErrorCode = codes.ERROR_CODE_UNKNOWN
+    code: codes.ErrorCode.ValueType = codes.ERROR_CODE_UNKNOWN
     reason = "UNKNOWN"
     violations: Sequence[tuple[str, str]] = ()
     resource: tuple[str, str] | None = None
@@ -76,6 +81,7 @@ class RequestError(RealtimeError):
 class ArgumentInvalid(RequestError):
     """A field of the request is malformed."""
 
+    exit_code = 2
     code = codes.ERROR_CODE_INVALID_ARGUMENT
     reason = "ARGUMENT_INVALID"
 
@@ -98,6 +104,7 @@ class CursorInvalid(ArgumentInvalid):
 class CursorReset(RequestError):
     """The position cannot be served; ``reason`` is EXPIRED, EPOCH_CHANGED or HISTORY_REWRITTEN."""
 
+    exit_code = 6
     code = codes.ERROR_CODE_FAILED_PRECONDITION
 
     def __init__(self, reason: str, message: str) -> None:
@@ -126,5 +133,6 @@ class LimitExceeded(RequestError):
 class Unavailable(RequestError):
     """Something that is needed cannot be reached now."""
 
+    exit_code = 3
     code = codes.ERROR_CODE_UNAVAILABLE
     reason = "UNAVAILABLE"

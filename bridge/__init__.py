@@ -1,0 +1,18 @@
+"""The bridge: every committed change of the published tables, once and in order, in the stream.
+
+An event's path, one file a station:
+
+    Postgres ── WAL of a slot ─▶ slot.py        the session that locks, reads and confirms
+                                   │ frames
+                                 pump.py        one path, one unit in flight
+                                   ├─▶ pgoutput.py   bytes → messages (change.py), no I/O
+                                   ├─▶ encode.py     change → subject, headers, protobuf
+                                   │      by mapping.py (what is declared), fit.py and catalog.py
+                                   │      (held against the live schema), values.py (text → field)
+                                   ├─▶ publish.py    → JetStream: fence, marks, tail
+                                   │      over jetstream.py (the API) into stream.py (the stream)
+                                   └─▶ ledger.py     what may be confirmed, back to slot.py
+
+``run.py`` opens and closes all of it, term after term. The other half of the path is drawn
+in ``realtime``.
+"""

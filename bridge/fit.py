@@ -1,0 +1,279 @@
+"""Mapping, live schema and messages, held against each other before anything is read.
+
+Whatever would later stop the bridge in the middle of a row, and can be seen now, is said
+now, all of it at once, each with the statement that mends it. ``mismatches`` compares plain
+values; ``check_fit`` reads the schema and raises. What the encoder needs of the schema is
+in the ``FittedMapping``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from google.protobuf.descriptor import FieldDescriptor
+from psycopg import AsyncConnection
+
+from bridge import values
+from bridge.catalog import Catalog, LiveColumn, LiveTable, read_catalog
+from bridge.change import Relation
+from bridge.errors import MappingMismatch, Unreachable
+from bridge.mapping import Mapping, TableMapping
+
+_IDENTITIES = {"d": "DEFAULT", "n": "NOTHING", "i": "USING INDEX", "f": "FULL"}
+_RELATION_KINDS = {
+    "v": "a view",
+    "m": "a materialized view",
+    "f": "a foreign table",
+    "p": "a partitioned table",
+}
+# Types whose texts are tokens of a subject: the first always, the others row by row.
+ALWAYS_TOKENS = frozenset((values.UUID, values.INT2, values.INT4, values.INT8, values.OID))
+_SOMETIMES_TOKENS = frozenset((values.TEXT, values.VARCHAR, values.BPCHAR, values.NAME))
+
+
+@dataclass(frozen=True, slots=True)
+class FittedColumn:
+    """A column as it was at the check: its type as the WAL names it, and its base type."""
+
+    name: str
+    type_oid: int
+    base_oid: int
+    type_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FittedTable:
+    """A mapped table with the types of the columns that the bridge reads."""
+
+    mapping: TableMapping
+    oid: int
+    columns: dict[str, FittedColumn]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedMapping:
+    """A mapping that fits the schema, by ``schema.table``."""
+
+    tables: dict[str, FittedTable]
+
+
+async def check_fit(
+    connection: AsyncConnection[Any], mapping: Mapping, publication: str | None = None
+) -> FittedMapping:
+    """Compares the mapping with the live schema.
+
+    A ``publication`` that does not exist yet is no mismatch: the bridge makes it.
+
+    Raises:
+        MappingMismatch: they do not fit; lists every reason.
+        Unreachable: the connection broke.
+    """
+    try:
+        catalog = await read_catalog(connection, list(mapping.tables), publication)
+    except psycopg.OperationalError as exc:
+        line = " ".join(str(exc).split())
+        raise Unreachable(f"Postgres went away: {line}", "start it, or correct ZEPHYR_POSTGRES_DSN") from exc
+    found = mismatches(mapping, catalog)
+    if found:
+        raise MappingMismatch(found)
+    return fitted(mapping, catalog)
+
+
+def fitted(mapping: Mapping, catalog: Catalog) -> FittedMapping:
+    """What the encoder needs; call it when ``mismatches`` is empty."""
+    tables = {}
+    for table in mapping.tables.values():
+        live = catalog.tables[table.name]
+        columns = {name: _fitted_column(live.columns[name]) for name in table.used_columns}
+        tables[table.name] = FittedTable(table, live.oid, columns)
+    return FittedMapping(tables)
+
+
+def mismatches(mapping: Mapping, catalog: Catalog) -> list[str]:
+    """Every reason why the mapping does not fit, one line each with its mend."""
+    return list(_mismatches(mapping, catalog))
+
+
+def relation_mismatches(table: FittedTable, relation: Relation) -> list[str]:
+    """Where a relation of the WAL is not the table that was checked: it may be older or newer."""
+    live = {column.name: column for column in relation.columns}
+    mapping = table.mapping
+    found = []
+    for name, fitted_column in table.columns.items():
+        column = live.get(name)
+        at = f"{mapping.name}.{name}"
+        if column is None:
+            found.append(
+                f"{at}: rows in the WAL lack the column; "
+                "add it again, or take it out of the mapping, then start the bridge again"
+            )
+        elif column.type_oid != fitted_column.type_oid:
+            found.append(
+                f"{at}: rows in the WAL are of another type (oid {column.type_oid}) than the "
+                f"{fitted_column.type_text} that was checked; start the bridge again, or if it was changed "
+                "before the start, begin anew: zephyr bridge new-epoch"
+            )
+        elif name in (mapping.key, mapping.workspace) and not (
+            relation.replica_identity == "f" or column.is_key
+        ):
+            found.append(
+                f"{at}: old rows in the WAL lack the column; "
+                f"run: ALTER TABLE {mapping.name} REPLICA IDENTITY FULL; then start the bridge again"
+            )
+    return found
+
+
+def _mismatches(mapping: Mapping, catalog: Catalog) -> Iterator[str]:
+    if catalog.wal_level != "logical":
+        yield (
+            f"the server: wal_level is {catalog.wal_level}; "
+            "run: ALTER SYSTEM SET wal_level = logical; then restart Postgres"
+        )
+    if catalog.publication is not None and not catalog.publication.every_operation:
+        name = catalog.publication.sql_name
+        yield (
+            f"publication {name}: leaves out operations; "
+            f"run: ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')"
+        )
+    for table in mapping.tables.values():
+        live = catalog.tables.get(table.name)
+        if live is None:
+            yield (
+                f"{table.name}: there is no such table; run `zephyr migrate` if it is one of Zephyr's, "
+                f"or take it out of {mapping.origin}"
+            )
+        elif live.kind != "r" or live.persistence != "p":
+            what = _RELATION_KINDS.get(live.kind, "an unlogged or temporary table")
+            yield f"{table.name}: is {what}, which cannot be mapped; map an ordinary, logged table, or take it out of {mapping.origin}"
+        else:
+            yield from _columns(table, live)
+            yield from _routing(table, live)
+            yield from _identity(table, live)
+            yield from _publication(table, live, catalog)
+
+
+def _columns(table: TableMapping, live: LiveTable) -> Iterator[str]:
+    for name in table.used_columns:
+        if name not in live.columns:
+            yield f"{table.name}.{name}: there is no such column; add it, or take it out of the mapping"
+    for name, field_name in table.columns:
+        column = live.columns.get(name)
+        if column is None:
+            continue
+        if column.generated and (live.published is None or name not in live.published):
+            yield f"{table.name}.{name}: generated columns are not published; take it out of the mapping"
+        field = table.message.fields_by_name[field_name]
+        try:
+            values.converter(column.base_oid, field)
+        except values.Unconvertible as exc:
+            yield (
+                f"{table.name}.{name}: {column.type_text} cannot become {_field_type(field)} "
+                f"{table.message.name}.{field_name}; map {exc.accepted} column"
+            )
+
+
+def _routing(table: TableMapping, live: LiveTable) -> Iterator[str]:
+    if table.key in live.columns and table.key not in live.unique_columns:
+        yield (
+            f"{table.name}.{table.key}: is the key of the mapping, and neither the primary key nor unique; "
+            f"run: ALTER TABLE {live.sql_name} ADD UNIQUE ({live.columns[table.key].sql_name}), or name another key"
+        )
+    for name in dict.fromkeys((table.key, table.workspace or table.key)):
+        column = live.columns.get(name)
+        if column is None:
+            continue
+        role = "key" if name == table.key else "routing column"
+        if not can_be_token(column):
+            yield (
+                f"{table.name}.{name}: {column.type_text} cannot be the {role}, since it is no part of a subject; "
+                "name a uuid, bigint, integer, text or varchar column"
+            )
+        if column.nullable:
+            yield (
+                f"{table.name}.{name}: the {role} can be NULL; "
+                f"run: ALTER TABLE {live.sql_name} ALTER COLUMN {column.sql_name} SET NOT NULL"
+            )
+
+
+def _identity(table: TableMapping, live: LiveTable) -> Iterator[str]:
+    if live.replica_identity == "f":
+        return
+    needed = {table.key, table.workspace or table.key} & live.columns.keys()
+    missing = sorted(needed - live.identity_columns)
+    large = sorted(
+        name for name in table.used_columns if name in live.columns and live.columns[name].can_toast
+    )
+    if missing or large:
+        lost = " and ".join(
+            part
+            for part in (
+                f"the old {', '.join(missing)}" if missing else "",
+                f"unchanged large values of {', '.join(large)}" if large else "",
+            )
+            if part
+        )
+        yield (
+            f"{table.name}: replica identity is {_IDENTITIES.get(live.replica_identity, '?')}, "
+            f"and the WAL leaves out {lost}; run: ALTER TABLE {live.sql_name} REPLICA IDENTITY FULL"
+        )
+
+
+def _publication(table: TableMapping, live: LiveTable, catalog: Catalog) -> Iterator[str]:
+    if catalog.publication is None:
+        return
+    publication = catalog.publication.sql_name
+    if live.published is None:
+        yield (
+            f"{table.name}: is not in the publication {publication}; "
+            f"run: ALTER PUBLICATION {publication} ADD TABLE {live.sql_name}"
+        )
+        return
+    unpublished = [
+        name
+        for name in table.used_columns
+        if name in live.columns and name not in live.published and not live.columns[name].generated
+    ]
+    if unpublished or live.filtered:
+        what = f"leaves out {', '.join(unpublished)}" if unpublished else "filters its rows"
+        yield (
+            f"{table.name}: the publication {publication} {what}; run: ALTER PUBLICATION {publication} "
+            f"DROP TABLE {live.sql_name}; ALTER PUBLICATION {publication} ADD TABLE {live.sql_name}"
+        )
+
+
+def can_be_token(column: LiveColumn) -> bool:
+    """Whether values of the column can stand in a subject, at least some of them."""
+    return (
+        column.base_oid in ALWAYS_TOKENS
+        or column.base_oid in _SOMETIMES_TOKENS
+        or column.base_kind == "e"
+        or column.base_name == "citext"
+    )
+
+
+def _fitted_column(column: LiveColumn) -> FittedColumn:
+    return FittedColumn(column.name, column.type_oid, column.base_oid, column.type_text)
+
+
+def _field_type(field: FieldDescriptor) -> str:
+    message = field.message_type
+    if message is not None and message.GetOptions().map_entry:
+        key, value = (_field_type(message.fields_by_name[part]) for part in ("key", "value"))
+        return f"map<{key}, {value}>"
+    if message is not None:
+        name = message.full_name
+    elif field.enum_type is not None:
+        name = field.enum_type.full_name
+    else:
+        name = _TYPE_NAMES[field.type]
+    return f"repeated {name}" if field.is_repeated else name
+
+
+_TYPE_NAMES = {
+    number: name.removeprefix("TYPE_").lower()
+    for name, number in vars(FieldDescriptor).items()
+    if name.startswith("TYPE_")
+}

@@ -1,0 +1,160 @@
+"""JetStream's request API, as far as the bridge speaks it.
+
+nats-py owns the connection; what it has no words for (the fence's headers, stream
+settings of newer servers, reading through the leader) is said here in the API's own JSON.
+Source: the NATS documentation, "JetStream wire API reference", and ADR-50 for the fence.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import nats
+import nats.errors
+import orjson
+from nats.aio.client import Client as NatsClient
+
+from bridge.errors import BridgeError, Unreachable
+
+NO_MESSAGE = 10037
+STREAM_NOT_FOUND = 10059
+FENCED = 10071
+"""Error codes of the API: no such message, no such stream, wrong last sequence of a subject."""
+
+
+class JetStreamError(BridgeError):
+    """The broker refused a request; ``error_code`` is JetStream's own."""
+
+    def __init__(self, what: str, error_code: int, description: str) -> None:
+        super().__init__(f"the broker refused {what}: {description} (error {error_code})")
+        self.error_code = error_code
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as the stream's leader holds it."""
+
+    sequence: int
+    subject: str
+    headers: dict[str, str]
+    payload: bytes
+
+
+class JetStream:
+    """Requests to one stream's leader over one connection."""
+
+    def __init__(self, connection: NatsClient, stream: str, timeout_s: float) -> None:
+        self.connection = connection
+        self.stream = stream
+        self.timeout_s = timeout_s
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes that the broker takes as one message."""
+        return int(self.connection.max_payload)
+
+    async def api(self, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One call of the JSON API.
+
+        Raises:
+            JetStreamError: the broker refused it.
+            Unreachable: no answer in time, or the connection is gone.
+        """
+        payload = orjson.dumps(body) if body is not None else b""
+        return _answer(request, await self._request(f"$JS.API.{request}", payload, None))
+
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        """Stores one message; gives its sequence.
+
+        Raises:
+            JetStreamError: refused; ``FENCED`` when the owner is another.
+            Unreachable: no answer: the message may be stored or not.
+        """
+        return int(_answer("a message", await self._request(subject, payload, headers))["seq"])
+
+    async def get(self, query: dict[str, Any]) -> StoredMessage | None:
+        """STREAM.MSG.GET, which the leader answers; None when there is no such message."""
+        try:
+            answer = await self.api(f"STREAM.MSG.GET.{self.stream}", query)
+        except JetStreamError as exc:
+            if exc.error_code == NO_MESSAGE:
+                return None
+            raise
+        message = answer["message"]
+        return StoredMessage(
+            int(message["seq"]),
+            str(message["subject"]),
+            parse_headers(base64.b64decode(message.get("hdrs", ""))),
+            base64.b64decode(message.get("data", "")),
+        )
+
+    async def last(self, subject: str) -> StoredMessage | None:
+        """The last message of a subject."""
+        return await self.get({"last_by_subj": subject})
+
+    async def next(self, subject: str, sequence: int) -> StoredMessage | None:
+        """The first message of a subject (wildcards allowed) at or after a sequence."""
+        return await self.get({"seq": sequence, "next_by_subj": subject})
+
+    async def _request(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> bytes:
+        try:
+            message = await self.connection.request(subject, payload, timeout=self.timeout_s, headers=headers)
+        except nats.errors.NoRespondersError as exc:
+            raise Unreachable(
+                "NATS has no JetStream, or the stream's leader is away", "start nats-server with -js"
+            ) from exc
+        except nats.errors.TimeoutError as exc:
+            raise Unreachable(f"NATS gave no answer within {self.timeout_s:g} s") from exc
+        except (nats.errors.Error, OSError) as exc:
+            raise Unreachable(f"NATS went away: {exc}") from exc
+        return bytes(message.data)
+
+
+async def connect_nats(url: str, timeout_s: float) -> NatsClient:
+    """Connects for one term: a connection that breaks is not mended, it ends the term.
+
+    Raises:
+        Unreachable: nobody answers, or the connection was refused.
+    """
+    try:
+        return await nats.connect(
+            url,
+            name="zephyr-bridge",
+            allow_reconnect=False,
+            connect_timeout=max(1, int(timeout_s)),
+            error_cb=_ignore,
+            ping_interval=10,
+            max_outstanding_pings=2,
+        )
+    except (nats.errors.Error, OSError, ValueError) as exc:
+        raise Unreachable(
+            f"NATS cannot be reached at {url.rsplit('@', 1)[-1]}: {exc or type(exc).__name__}",
+            "start it, or correct ZEPHYR_NATS_URL",
+        ) from exc
+
+
+async def _ignore(_: Exception) -> None:
+    """nats-py prints errors otherwise; each request that they concern fails by itself."""
+
+
+def parse_headers(data: bytes) -> dict[str, str]:
+    """The headers of a stored message (``NATS/1.0`` and one line each)."""
+    headers = {}
+    for line in data.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name] = value.strip()
+    return headers
+
+
+def _answer(what: str, data: bytes) -> dict[str, Any]:
+    try:
+        answer = orjson.loads(data)
+    except orjson.JSONDecodeError as exc:
+        raise Unreachable(f"NATS answered {what} with what is no JSON") from exc
+    error = answer.get("error")
+    if error is not None:
+        raise JetStreamError(what, int(error.get("err_code", 0)), str(error.get("description", "")))
+    return dict(answer)

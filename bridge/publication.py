@@ -1,0 +1,64 @@
+"""The bridge's own publication: exactly the mapped tables, made before the slot.
+
+A slot decodes with the catalog as of each change, so a publication that is younger than
+the slot would make the first changes fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import psycopg
+from psycopg import AsyncConnection, sql
+
+from bridge.errors import SourceUnfit, Unreachable
+
+_PUBLISHED = """
+SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %(publication)s
+"""
+_OPTIONS = """
+SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot
+FROM pg_publication WHERE pubname = %(publication)s
+"""
+
+
+async def ensure_publication(
+    connection: AsyncConnection[tuple[object, ...]], publication: str, tables: Iterable[str]
+) -> None:
+    """Makes the publication, or brings it to the mapped tables (``schema.table``).
+
+    Raises:
+        SourceUnfit: the role may not do it, or the publication leaves operations out.
+        Unreachable: Postgres went away.
+    """
+    wanted = sorted(tables)
+    name = sql.Identifier(publication)
+    listed = sql.SQL(", ").join(sql.Identifier(*table.split(".", 1)) for table in wanted)
+    try:
+        found = await (await connection.execute(_OPTIONS, {"publication": publication})).fetchone()
+        if found is None:
+            await connection.execute(
+                sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)").format(
+                    name, listed
+                )
+            )
+            return
+        all_tables, all_operations, via_root = found
+        if not all_operations or not via_root:
+            raise SourceUnfit(
+                f"the publication {publication!r} does not publish every operation via the partition root",
+                f"run: ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete, truncate',"
+                " publish_via_partition_root = true)",
+            )
+        cursor = await connection.execute(_PUBLISHED, {"publication": publication})
+        published = {str(row[0]) for row in await cursor.fetchall()}
+        if not all_tables and published != set(wanted):
+            await connection.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, listed))
+    except psycopg.errors.InsufficientPrivilege as exc:
+        raise SourceUnfit(
+            f"the role may not change the publication {publication!r}: {exc}",
+            f"as an owner of the tables run: CREATE PUBLICATION {publication} FOR TABLE {', '.join(wanted)}"
+            " WITH (publish_via_partition_root = true)",
+        ) from exc
+    except psycopg.OperationalError as exc:
+        raise Unreachable(f"Postgres went away: {exc}") from exc

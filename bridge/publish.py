@@ -1,0 +1,244 @@
+"""Messages into the stream: fenced, one unit in flight, with marks that outlive every limit.
+
+A term begins with an owner mark. Each message expects that mark to be the last of its
+subject, so a former owner's messages, and those of an earlier term that are still under
+way, are refused and nothing of them is stored. That is why an answer that never came needs
+no resending: the next term writes its own owner mark, reads what stands in the stream, and
+goes on after it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+
+from bridge.change import Position
+from bridge.errors import EpochLost, Fenced, StreamUnfit, Unreachable
+from bridge.jetstream import FENCED, JetStream, JetStreamError, StoredMessage
+from bridge.slot import Source
+from bridge.stream import StreamState
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1.mark_pb2 import OwnerMark, PositionMark
+
+MarkT = TypeVar("MarkT", OwnerMark, PositionMark)
+
+OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+"""This process, in owner marks."""
+
+_EVENTS = f"{fmt.ROOT}.{fmt.SHARD}.>"
+_OVERHEAD_BYTES = 512
+"""What the broker counts for a message beside its payload, at most, when limits are shared out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Where the stream ends: the last stored change (None: none yet) and the mark before it."""
+
+    position: Position | None
+    mark: PositionMark
+
+
+class Publisher:
+    """The writer of one term."""
+
+    def __init__(self, jetstream: JetStream, state: StreamState, source: Source) -> None:
+        self._jetstream = jetstream
+        self._state = state
+        self._source = source
+        self._fence: dict[str, str] = {}
+        self._owner_sequence = 0
+        self._position_sequence = 0
+        self._marked_at = 0.0
+        self._owner_at = 0.0
+        self._bytes_since_mark = 0
+        self._bytes_since_owner = 0
+        self.term = 0
+        self.last_sequence = 0
+
+    async def begin_term(self) -> None:
+        """Writes the owner mark of a new term.
+
+        Raises:
+            Fenced: another bridge writes owner marks at the same time.
+            EpochLost: the last mark is of another epoch.
+        """
+        last = await self._jetstream.last(fmt.OWNER_SUBJECT)
+        mark = OwnerMark()
+        if last is not None:
+            mark = _read_mark(last, mark)
+            if mark.epoch != self._state.epoch:
+                raise _other_epoch(mark.epoch, self._state.epoch)
+        self.term = mark.term + 1
+        await self._write_owner(last.sequence if last is not None else 0)
+
+    async def write_first_position(self) -> None:
+        """The first message of a new stream: nothing is stored yet.
+
+        Only an empty stream takes it, so it can never hide that marks were lost.
+        """
+        mark = PositionMark(epoch=self._state.epoch, system_id=self._source.system_id, complete=True)
+        mark.timeline = self._source.timeline
+        headers = {"Nats-Expected-Last-Sequence": "0"}
+        await self._store(fmt.POSITION_SUBJECT, mark.SerializeToString(), headers)
+
+    async def read_tail(self) -> Tail:
+        """The checkpoint: the last position mark, then forward to the stream's end.
+
+        Raises:
+            StreamUnfit: no position mark is left, so nobody knows what is stored.
+            EpochLost: the mark is of another epoch or of another Postgres.
+        """
+        last = await self._jetstream.last(fmt.POSITION_SUBJECT)
+        if last is None:
+            raise StreamUnfit(
+                "the stream has no position mark left: what it holds of the source cannot be known",
+                "begin a new epoch with: zephyr bridge new-epoch",
+            )
+        mark = _read_mark(last, PositionMark())
+        self._check_source(mark)
+        self._position_sequence = last.sequence
+        self._marked_at = time.monotonic()
+        position = Position(mark.commit_lsn, mark.index, mark.complete) if mark.commit_lsn else None
+        sequence = last.sequence + 1
+        while (message := await self._jetstream.next(_EVENTS, sequence)) is not None:
+            sequence = message.sequence + 1
+            place = message.headers.get(fmt.COMMIT)
+            if place is not None:
+                commit = fmt.parse_commit(place)
+                position = Position(commit.lsn, commit.index, commit.count > 0)
+        return Tail(position, mark)
+
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        """Stores one event; gives its sequence.
+
+        Raises:
+            Fenced: another bridge owns the stream.
+            Unreachable: no answer, so this term is over.
+        """
+        sequence = await self._store(subject, payload, headers | self._fence)
+        size = len(subject) + len(payload) + _OVERHEAD_BYTES
+        self._bytes_since_mark += size
+        self._bytes_since_owner += size
+        return sequence
+
+    async def mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> None:
+        """Stores a position mark: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
+        mark = PositionMark(
+            epoch=self._state.epoch,
+            system_id=self._source.system_id,
+            timeline=self._source.timeline,
+            term=self.term,
+            commit_lsn=position.lsn,
+            index=position.index,
+            complete=position.complete,
+            wal_lsn=wal_lsn,
+            wal_time=wal_time_us,
+        )
+        sequence = await self._store(fmt.POSITION_SUBJECT, mark.SerializeToString(), dict(self._fence))
+        self._position_sequence = sequence
+        self._marked_at = time.monotonic()
+        self._bytes_since_mark = 0
+
+    async def renew_owner(self) -> None:
+        """Writes the owner mark again, so that no limit evicts it; the term stays."""
+        await self._write_owner(self._owner_sequence)
+
+    def owner_due(self, incoming_bytes: int = 0) -> bool:
+        """Whether the owner mark must be written again before ``incoming_bytes`` more are stored."""
+        return self._due(self._owner_sequence, self._owner_at, self._bytes_since_owner + incoming_bytes)
+
+    def position_due(self, incoming_bytes: int = 0) -> bool:
+        """Whether the position mark must be written again before ``incoming_bytes`` more are stored."""
+        return self._due(self._position_sequence, self._marked_at, self._bytes_since_mark + incoming_bytes)
+
+    @property
+    def seconds_since_mark(self) -> float:
+        """How old the last position mark is."""
+        return time.monotonic() - self._marked_at
+
+    @property
+    def messages_since_mark(self) -> int:
+        """How many messages stand after the last position mark."""
+        return self.last_sequence - self._position_sequence
+
+    def _due(self, sequence: int, written_at: float, size: int) -> bool:
+        # A quarter of each limit: the mark leaves the stream only after four such stretches.
+        # The next message and the two marks themselves count as well.
+        state = self._state
+        if state.max_msgs and self.last_sequence - sequence + 1 >= max(1, state.max_msgs // 4):
+            return True
+        if state.max_bytes and size >= state.max_bytes // 4:
+            return True
+        return bool(state.max_age_s) and time.monotonic() - written_at >= state.max_age_s / 4
+
+    async def _write_owner(self, expected: int) -> None:
+        mark = OwnerMark(
+            epoch=self._state.epoch, term=self.term, owner=OWNER, started_at=time.time_ns() // 1000
+        )
+        headers = {fmt.FENCE_SEQUENCE: str(expected)}
+        sequence = await self._store(fmt.OWNER_SUBJECT, mark.SerializeToString(), headers)
+        self._owner_sequence = sequence
+        self._owner_at = time.monotonic()
+        self._bytes_since_owner = 0
+        self._fence = {fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT}
+
+    async def _store(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        try:
+            sequence = await self._jetstream.publish(subject, payload, headers)
+        except JetStreamError as exc:
+            if exc.error_code == FENCED:
+                raise await self._fenced() from exc
+            raise Unreachable(exc.message, "see the broker's log; trying again") from exc
+        self.last_sequence = sequence
+        return sequence
+
+    async def _fenced(self) -> Fenced | Unreachable:
+        last = await self._jetstream.last(fmt.OWNER_SUBJECT)
+        if last is None:
+            # A limit took the mark although it was renewed: others wrote much. A new term writes it anew.
+            return Unreachable(
+                "the owner mark left the stream; a new term begins", "raise the stream's limits"
+            )
+        mark = _read_mark(last, OwnerMark())
+        if mark.owner == OWNER:
+            return Unreachable("the owner mark is of another term of this bridge; a new term begins")
+        return Fenced(f"{mark.owner} took over in term {mark.term}", "let it run, or stop it first")
+
+    def _check_source(self, mark: PositionMark) -> None:
+        if mark.epoch != self._state.epoch:
+            raise _other_epoch(mark.epoch, self._state.epoch)
+        source = self._source
+        if mark.system_id != source.system_id:
+            raise EpochLost(
+                f"the stream was written from Postgres {mark.system_id}, this is {source.system_id}",
+                "point ZEPHYR_POSTGRES_DSN at the former, or run: zephyr bridge new-epoch",
+            )
+        if source.timeline < mark.timeline or source.wal_lsn < max(mark.wal_lsn, mark.commit_lsn):
+            raise EpochLost(
+                f"Postgres went backwards: it is at {source.wal_lsn:X} on timeline {source.timeline}, the stream"
+                f" at {max(mark.wal_lsn, mark.commit_lsn):X} on timeline {mark.timeline} (restored from a backup?)",
+                "run: zephyr bridge new-epoch",
+            )
+
+
+def _read_mark(message: StoredMessage, mark: MarkT) -> MarkT:
+    try:
+        mark.ParseFromString(message.payload)
+    except DecodeError as exc:
+        raise StreamUnfit(
+            f"the mark at sequence {message.sequence} cannot be read", "see who else writes to zephyr._mark.>"
+        ) from exc
+    return mark
+
+
+def _other_epoch(found: str, wanted: str) -> EpochLost:
+    return EpochLost(
+        f"the stream's marks are of epoch {found}, the stream of epoch {wanted}",
+        "run: zephyr bridge new-epoch",
+    )

@@ -1,0 +1,149 @@
+"""From frames of the slot to messages of the stream, one after the other.
+
+Each change takes the next index of its transaction. One message is always held until the
+next change or the commit is seen, because the last one carries the count. What the
+checkpoint covers is skipped by (commit LSN, index), so a slot that starts earlier, after a
+crash on either side, repeats nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from bridge.change import Begin, Commit, Position, Relation, RowChange, Truncate
+from bridge.encode import Draft, Encoder
+from bridge.ledger import Ledger
+from bridge.pgoutput import Decoder, Keepalive, parse_frame
+from bridge.publish import Publisher
+
+_MARK_EVERY_MESSAGES = 1000
+"""A tail of at most so many messages is read back when a term begins."""
+
+
+class FrameReader(Protocol):
+    """Where frames come from: the slot."""
+
+    async def read(self, timeout_s: float) -> list[bytes]:
+        """The frames that have come; an empty list after ``timeout_s``."""
+
+    async def confirm(self, lsn: int, reply_requested: bool = False) -> None:
+        """Tells the source what may be forgotten."""
+
+
+class Pump:
+    """The one path from the slot to the stream in a term."""
+
+    def __init__(
+        self,
+        frames: FrameReader,
+        encoder: Encoder,
+        publisher: Publisher,
+        ledger: Ledger,
+        position: Position | None,
+        wal_lsn: int,
+        mark_interval_s: float,
+    ) -> None:
+        self._frames = frames
+        self._decoder = Decoder()
+        self._encoder = encoder
+        self._publisher = publisher
+        self._ledger = ledger
+        self._position = position or Position(0, 0)
+        self._wal_lsn = wal_lsn
+        self._wal_time_us = 0
+        self._heard = False
+        self._mark_interval_s = mark_interval_s
+        self._begin: Begin | None = None
+        self._skips_transaction = False
+        self._index = 0
+        self._held: tuple[Draft, int] | None = None
+
+    async def run(self) -> None:
+        """Pumps until something breaks; the error says what.
+
+        Raises:
+            BridgeError: see ``bridge.errors``.
+        """
+        while True:
+            for data in await self._frames.read(self._mark_interval_s):
+                await self._take(data)
+            if self._begin is None:
+                await self._mark_if_due()
+
+    async def _take(self, data: bytes) -> None:
+        frame = parse_frame(data)
+        self._heard = True
+        self._wal_time_us = max(self._wal_time_us, frame.server_time_us)
+        if isinstance(frame, Keepalive):
+            if self._begin is None:
+                # All that the server sent before has been stored by now: nothing is in flight here.
+                self._wal_lsn = max(self._wal_lsn, frame.wal_end)
+            if frame.reply_requested:
+                await self._frames.confirm(self._ledger.confirmable(time.monotonic()))
+            return
+        message = self._decoder.decode(frame.message)
+        if isinstance(message, RowChange | Truncate):
+            await self._change(message)
+        elif isinstance(message, Begin):
+            self._begin = message
+            self._index = 0
+            place = self._position
+            self._skips_transaction = message.commit_lsn < place.lsn or (
+                message.commit_lsn == place.lsn and place.complete
+            )
+        elif isinstance(message, Commit):
+            await self._commit(message)
+        else:
+            assert message is None or isinstance(message, Relation)
+
+    async def _change(self, change: RowChange | Truncate) -> None:
+        if self._skips_transaction:
+            return
+        for draft in self._encoder.encode(change):
+            await self._store_held(count=0)
+            self._held = (draft, self._index)
+            self._index += 1
+
+    async def _commit(self, commit: Commit) -> None:
+        await self._store_held(count=self._index)
+        self._begin = None
+        self._wal_lsn = max(self._wal_lsn, commit.end_lsn)
+        if self._publisher.messages_since_mark >= _MARK_EVERY_MESSAGES:
+            await self._mark()
+        else:
+            await self._mark_if_due()
+
+    async def _store_held(self, count: int) -> None:
+        if self._held is None or self._begin is None:
+            return
+        draft, index = self._held
+        self._held = None
+        lsn = self._begin.commit_lsn
+        if self._position.covers(lsn, index):
+            return
+        message = draft.finish(self._begin, index, count)
+        publisher = self._publisher
+        if publisher.owner_due(len(message.payload)):
+            await publisher.renew_owner()
+        if (
+            publisher.position_due(len(message.payload))
+            or publisher.messages_since_mark >= _MARK_EVERY_MESSAGES
+        ):
+            await self._mark()
+        await publisher.publish(message.subject, message.payload, message.headers)
+        self._position = Position(lsn, index, complete=count > 0)
+
+    async def _mark_if_due(self) -> None:
+        publisher = self._publisher
+        if publisher.owner_due():
+            await publisher.renew_owner()
+        due = self._heard and publisher.seconds_since_mark >= self._mark_interval_s
+        if due or publisher.position_due():
+            await self._mark()
+
+    async def _mark(self) -> None:
+        await self._publisher.mark(self._position, self._wal_lsn, self._wal_time_us)
+        self._heard = False
+        # Confirmed is only what a stored mark covers, so that a stream that lost its end shows it.
+        self._ledger.stored(self._wal_lsn, time.monotonic())

@@ -1,0 +1,236 @@
+"""The bridge's life: one term after another.
+
+A term opens in this order: replication session, lock, fit of mapping and schema,
+publication, NATS, stream, owner mark, tail, slot. Any fault ends it, and the next one
+begins from what stands in the stream; no fault has a way of its own. Everything a term
+opened is closed in the reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import psycopg
+import structlog
+
+from bridge.change import Position
+from bridge.encode import Encoder
+from bridge.errors import BridgeError, EpochLost, StreamUnfit, Unreachable
+from bridge.fit import FittedMapping, check_fit
+from bridge.jetstream import JetStream, connect_nats
+from bridge.ledger import Ledger
+from bridge.mapping import Mapping
+from bridge.publication import ensure_publication
+from bridge.publish import Publisher, Tail
+from bridge.pump import Pump
+from bridge.settings import BridgeSettings
+from bridge.slot import ReplicationConnection, SlotState, Source, open_replication, translate
+from bridge.stream import StreamState, create_stream, fit_stream, new_epoch, read_stream
+
+log = structlog.get_logger("bridge")
+
+_HEADER_ROOM_BYTES = 64 * 1024
+_PAUSE_MIN_S = 0.1
+_PAUSE_MAX_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What a term that streams says of itself."""
+
+    slot: str
+    stream: str
+    epoch: str
+    term: int
+    position: Position | None
+
+
+class Bridge:
+    """Turns the commits of one source into one stream, until it is cancelled."""
+
+    def __init__(
+        self, settings: BridgeSettings, mapping: Mapping, on_term: Callable[[Term], None] = lambda _: None
+    ) -> None:
+        self._settings = settings
+        self._mapping = mapping
+        self._on_term = on_term
+        self._has_streamed = False
+        self._pause_s = _PAUSE_MIN_S
+
+    async def run(self) -> None:
+        """Runs terms for ever. Until the first one streams, an unreachable server is an error.
+
+        Raises:
+            BridgeError: what cannot be mended by trying again.
+        """
+        while True:
+            try:
+                async with AsyncExitStack() as stack:
+                    await self._run_term(stack)
+            except Unreachable as exc:
+                if not self._has_streamed:
+                    raise
+                log.warning(
+                    "term ended, beginning another", cause=exc.message, pause_s=round(self._pause_s, 2)
+                )
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1))
+            self._pause_s = min(self._pause_s * 2, _PAUSE_MAX_S)
+
+    async def _run_term(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        replication = await open_replication(settings.postgres_dsn)
+        stack.push_async_callback(replication.close)
+        await replication.lock(settings.slot, settings.lock_wait_s)
+        source = await replication.identify()
+        fitted = await self._prepare_source()
+
+        connection = await connect_nats(settings.nats_url, settings.publish_timeout_s)
+        stack.push_async_callback(connection.close)
+        jetstream = JetStream(connection, settings.stream, settings.publish_timeout_s)
+
+        slot = await replication.slot_state(settings.slot)
+        state = await self._open_stream(jetstream, slot)
+        publisher = Publisher(jetstream, state, source)
+        if state.last_sequence == 0:
+            await publisher.write_first_position()
+        await publisher.begin_term()
+        tail = await publisher.read_tail()
+        wal_lsn, slot = await self._open_slot(replication, publisher, tail, slot)
+
+        encoder = Encoder(
+            fitted, source.system_id, source.database, state.epoch, self._event_limit(jetstream.max_payload)
+        )
+        ledger = Ledger(settings.hold_back_s)
+        ledger.stored(wal_lsn, time.monotonic())
+        pump = Pump(replication, encoder, publisher, ledger, tail.position, wal_lsn, settings.mark_interval_s)
+        sender_timeout_s = await replication.sender_timeout_s()
+        await replication.start(settings.slot, settings.publication)
+        self._streams(Term(settings.slot, settings.stream, state.epoch, publisher.term, tail.position))
+        await _run_together(pump, _confirm(replication, ledger, settings.mark_interval_s, sender_timeout_s))
+
+    async def _prepare_source(self) -> FittedMapping:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                self._settings.postgres_dsn,
+                autocommit=True,
+                connect_timeout=10,
+                application_name="zephyr-bridge-setup",
+            ) as connection:
+                fitted = await check_fit(connection, self._mapping)
+                await ensure_publication(connection, self._settings.publication, self._mapping.tables)
+                return fitted
+        except psycopg.OperationalError as exc:
+            raise translate(exc) from exc
+
+    async def _open_stream(self, jetstream: JetStream, slot: SlotState | None) -> StreamState:
+        info = await read_stream(jetstream)
+        if info is not None:
+            return fit_stream(info, self._settings)
+        if slot is not None:
+            raise StreamUnfit(
+                f"there is no stream {self._settings.stream!r}, but a slot {self._settings.slot!r} that fed one:"
+                " what it held is gone",
+                "restore the stream, name the right ones with ZEPHYR_STREAM and ZEPHYR_SLOT, or run:"
+                " zephyr bridge new-epoch",
+            )
+        log.info("making the stream", stream=self._settings.stream)
+        return await create_stream(jetstream, self._settings, new_epoch())
+
+    async def _open_slot(
+        self, replication: ReplicationConnection, publisher: Publisher, tail: Tail, slot: SlotState | None
+    ) -> tuple[int, SlotState]:
+        """The slot, and the WAL position up to which the stream is known to be whole."""
+        name = self._settings.slot
+        is_new = tail.position is None and tail.mark.wal_lsn == 0
+        if slot is None:
+            if not is_new:
+                raise EpochLost(
+                    f"the slot {name!r} is gone: changes since {tail.mark.wal_lsn:X} may be missing",
+                    "run: zephyr bridge new-epoch",
+                )
+            log.info("making the slot", slot=name)
+            slot = SlotState(await replication.create_slot(name), None)
+        if is_new:
+            await publisher.mark(Position(0, 0), slot.confirmed_lsn, 0)
+            return slot.confirmed_lsn, slot
+        if slot.confirmed_lsn > tail.mark.wal_lsn:
+            raise EpochLost(
+                f"the stream lost its end: the slot {name!r} was confirmed to {slot.confirmed_lsn:X}, the last"
+                f" mark says {tail.mark.wal_lsn:X}",
+                "run: zephyr bridge new-epoch; then raise ZEPHYR_BRIDGE_HOLD_BACK_S above the broker's sync_interval",
+            )
+        return tail.mark.wal_lsn, slot
+
+    def _event_limit(self, max_payload: int) -> int:
+        limit = min(self._settings.max_event_bytes, max_payload - _HEADER_ROOM_BYTES)
+        if limit < self._settings.max_event_bytes and not self._has_streamed:
+            log.warning(
+                "the broker takes smaller messages than events may be; set max_payload: 9MB in its configuration",
+                max_payload=max_payload,
+                max_event_bytes=limit,
+            )
+        return limit
+
+    def _streams(self, term: Term) -> None:
+        self._has_streamed = True
+        self._pause_s = _PAUSE_MIN_S
+        log.info("streaming", slot=term.slot, stream=term.stream, epoch=term.epoch, term=term.term)
+        self._on_term(term)
+
+
+async def start_new_epoch(settings: BridgeSettings) -> None:
+    """Removes the stream and the slot, so that the next run begins a new history.
+
+    Raises:
+        SlotBusy: a bridge is running.
+    """
+    async with AsyncExitStack() as stack:
+        replication = await open_replication(settings.postgres_dsn)
+        stack.push_async_callback(replication.close)
+        await replication.lock(settings.slot, settings.lock_wait_s)
+        connection = await connect_nats(settings.nats_url, settings.publish_timeout_s)
+        stack.push_async_callback(connection.close)
+        jetstream = JetStream(connection, settings.stream, settings.publish_timeout_s)
+        # The stream goes first: a slot without a stream is refused, a stream without its slot as well.
+        if await read_stream(jetstream) is not None:
+            await jetstream.api(f"STREAM.DELETE.{settings.stream}")
+        if await replication.slot_state(settings.slot) is not None:
+            await replication.drop_slot(settings.slot)
+
+
+async def _confirm(
+    replication: ReplicationConnection, ledger: Ledger, interval_s: float, sender_timeout_s: float
+) -> None:
+    """Feedback on its own clock: the server must hear from us whatever the publisher waits for."""
+    if sender_timeout_s:
+        interval_s = min(interval_s, sender_timeout_s / 3)
+    while True:
+        await replication.confirm(ledger.confirmable(time.monotonic()), reply_requested=True)
+        await asyncio.sleep(interval_s)
+
+
+async def _run_together(pump: Pump, feedback: object) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(feedback)  # type: ignore[arg-type]
+            group.create_task(pump.run())
+    except BaseExceptionGroup as exc:
+        raise _worst(exc) from exc
+
+
+def _worst(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to report: one that cannot be mended by trying again goes first."""
+    flat = [
+        leaf
+        for error in group.exceptions
+        for leaf in (error.exceptions if isinstance(error, BaseExceptionGroup) else (error,))
+    ]
+    return min(flat, key=lambda error: isinstance(error, Unreachable) + isinstance(error, BridgeError))
+
+
+__all__ = ["Bridge", "Source", "Term", "start_new_epoch"]

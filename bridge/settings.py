@@ -1,0 +1,93 @@
+"""The bridge's settings: read once from the environment, checked, and passed down."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bridge.errors import SettingInvalid
+
+_MIB = 1024 * 1024
+_SLOT_NAME = re.compile(r"[a-z0-9_]{1,63}\Z")
+_STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
+
+
+def _env(name: str) -> AliasChoices:
+    return AliasChoices(name.removeprefix("ZEPHYR_").lower(), name)
+
+
+class BridgeSettings(BaseSettings):
+    """Where the servers are and what the stream is like.
+
+    Limits of 0 mean none. ``hold_back_s`` is how long the slot is held back behind what the
+    broker acknowledged: at least the broker's sync interval, whose default is two minutes;
+    0 is right with ``sync_interval: always`` or three replicas.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ZEPHYR_", populate_by_name=True, extra="ignore")
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    postgres_dsn: str = "postgresql://postgres@127.0.0.1:5432/postgres"
+    mapping: Path | None = None
+    stream: str = "ZEPHYR"
+    slot: str = "zephyr"
+    publication: str = "zephyr"
+
+    stream_max_age_s: Annotated[float, Field(ge=0)] = 0
+    stream_max_bytes: Annotated[int, Field(ge=0)] = 0
+    stream_max_msgs: Annotated[int, Field(ge=0)] = 0
+    stream_replicas: Annotated[int, Field(ge=1, le=5)] = 1
+
+    max_event_bytes: Annotated[
+        int, Field(ge=1024, le=64 * _MIB, validation_alias=_env("ZEPHYR_BRIDGE_MAX_EVENT_BYTES"))
+    ] = 8 * _MIB
+    hold_back_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_BRIDGE_HOLD_BACK_S"))] = 120
+    lock_wait_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_BRIDGE_LOCK_WAIT_S"))] = 10
+    mark_interval_s: Annotated[
+        float, Field(gt=0, le=60, validation_alias=_env("ZEPHYR_BRIDGE_MARK_INTERVAL_S"))
+    ] = 2
+    publish_timeout_s: Annotated[
+        float, Field(gt=0, validation_alias=_env("ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S"))
+    ] = 5
+
+    @field_validator("slot", "publication")
+    @classmethod
+    def _is_slot_name(cls, value: str) -> str:
+        if not _SLOT_NAME.match(value):
+            raise ValueError("use 1 to 63 lower-case letters, digits and underscores")
+        return value
+
+    @field_validator("stream")
+    @classmethod
+    def _is_stream_name(cls, value: str) -> str:
+        if not _STREAM_NAME.match(value):
+            raise ValueError("use letters, digits, - and _")
+        return value
+
+    @field_validator("stream_max_msgs")
+    @classmethod
+    def _holds_the_marks(cls, value: int) -> int:
+        if 0 < value < 8:
+            raise ValueError(
+                "the stream must hold at least 8 messages, so that the bridge's marks stay in it"
+            )
+        return value
+
+
+def load_settings(**given: object) -> BridgeSettings:
+    """Settings from the environment; ``given`` goes before it where it is not None.
+
+    Raises:
+        SettingInvalid: a value is malformed; names the variable.
+    """
+    try:
+        return BridgeSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "?"
+        variable = name if name.startswith("ZEPHYR_") else f"ZEPHYR_{name.upper()}"
+        raise SettingInvalid(f"{variable}: {first['msg']}", "correct it in the environment") from exc

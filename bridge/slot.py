@@ -1,0 +1,314 @@
+"""The replication connection: one Postgres session that locks, creates, reads and confirms.
+
+The advisory lock is taken on this very session and lives as long as it does, through
+COPY BOTH, so whoever reads the slot holds the lock and nobody else does. Nothing is
+confirmed here but what ``confirm`` is told: libpq is used directly (psycopg's ``pq``),
+because ready replication cursors move the confirmed position on keepalives by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import AsyncConnection, pq
+
+from bridge.errors import EpochLost, SlotBusy, SourceUnfit, Unreachable
+from bridge.pgoutput import standby_status
+
+_READ_BATCH = 512
+"""Frames handed over at once, at most: what bounds the memory between reads."""
+
+_OBJECT_IN_USE = "55006"
+_SESSION = (
+    "SET timezone = 'UTC'",
+    "SET datestyle = 'ISO'",
+    "SET intervalstyle = 'postgres'",
+    "SET extra_float_digits = 3",
+    "SET statement_timeout = 0",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who the server says it is. ``wal_lsn`` is where its WAL was flushed to."""
+
+    system_id: str
+    timeline: int
+    wal_lsn: int
+    database: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """The slot as the server keeps it. ``confirmed_lsn`` is where it goes on after."""
+
+    confirmed_lsn: int
+    active_pid: int | None
+
+
+class ReplicationConnection:
+    """A session in replication mode. Made by ``open_replication``; ``close`` ends it and frees the lock."""
+
+    def __init__(self, connection: AsyncConnection[tuple[object, ...]]) -> None:
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._write_lock = asyncio.Lock()
+        self._ended: str | None = None
+
+    async def identify(self) -> Source:
+        """IDENTIFY_SYSTEM."""
+        row = (await self._rows("IDENTIFY_SYSTEM"))[0]
+        return Source(str(row[0]), int(str(row[1])), parse_lsn(str(row[2])), str(row[3]))
+
+    async def sender_timeout_s(self) -> float:
+        """The server's ``wal_sender_timeout`` in seconds; 0 when it is off."""
+        query = "SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'"
+        return float(str((await self._rows(query))[0][0])) / 1000
+
+    async def lock(self, slot: str, wait_s: float) -> None:
+        """Takes the lock of a slot.
+
+        Raises:
+            SlotBusy: another session holds it, still after ``wait_s`` seconds.
+        """
+        query = f"SELECT pg_try_advisory_lock(hashtextextended('zephyr.bridge.{slot}', 0))"
+        deadline = time.monotonic() + wait_s
+        while str((await self._rows(query))[0][0]) not in ("t", "True"):
+            if time.monotonic() >= deadline:
+                raise SlotBusy(
+                    f"another bridge holds the slot {slot!r}",
+                    "stop the other bridge, or give this one its own ZEPHYR_SLOT and ZEPHYR_STREAM",
+                )
+            await asyncio.sleep(min(0.25, wait_s))
+
+    async def slot_state(self, slot: str) -> SlotState | None:
+        """The slot, or None when there is none.
+
+        Raises:
+            SourceUnfit: a slot of that name is not ours to read.
+            EpochLost: the server invalidated it, so WAL that it should have kept is gone.
+        """
+        rows = await self._rows(
+            "SELECT plugin, database, current_database(), wal_status, confirmed_flush_lsn::text, active_pid"
+            f" FROM pg_replication_slots WHERE slot_name = '{slot}'"
+        )
+        if not rows:
+            return None
+        plugin, database, here, wal_status, confirmed, pid = rows[0]
+        if plugin != "pgoutput" or database != here:
+            raise SourceUnfit(
+                f"the slot {slot!r} exists with plugin {plugin} in database {database}",
+                f"drop it, or name another with ZEPHYR_SLOT (wanted: pgoutput in {here})",
+            )
+        if wal_status == "lost":
+            raise EpochLost(
+                f"the server invalidated the slot {slot!r}: WAL that was not yet in the stream is gone",
+                "raise max_slot_wal_keep_size, then run: zephyr bridge new-epoch",
+            )
+        return SlotState(parse_lsn(str(confirmed)), int(str(pid)) if pid is not None else None)
+
+    async def create_slot(self, slot: str) -> int:
+        """Creates the slot without a snapshot; gives its consistent point."""
+        rows = await self._rows(
+            f"CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput (SNAPSHOT 'nothing', TWO_PHASE false)"
+        )
+        return parse_lsn(str(rows[0][1]))
+
+    async def drop_slot(self, slot: str) -> None:
+        """Drops the slot, waiting until nobody reads it."""
+        await self._rows(f"DROP_REPLICATION_SLOT {slot} WAIT")
+
+    async def start(self, slot: str, publication: str) -> None:
+        """START_REPLICATION from where the slot was confirmed.
+
+        Raises:
+            SlotBusy: somebody else reads the slot.
+            Unreachable: the connection broke.
+        """
+        command = (
+            f"START_REPLICATION SLOT {slot} LOGICAL 0/0"
+            f" (proto_version '1', publication_names '\"{publication}\"')"
+        )
+        self._pgconn.send_query(command.encode())
+        await self._flush()
+        while self._pgconn.is_busy():
+            await self._readable()
+            self._consume()
+        result = self._pgconn.get_result()
+        if result is None or result.status != pq.ExecStatus.COPY_BOTH:
+            state = result.error_field(pq.DiagnosticField.SQLSTATE) if result is not None else None
+            text = result.get_error_message() if result is not None else "no answer"
+            if state is not None and state.decode() == _OBJECT_IN_USE:
+                raise SlotBusy(f"the slot {slot!r} is read by another session: {text}", "stop that session")
+            raise SourceUnfit(f"the slot {slot!r} cannot be read: {text}", "see the server's log")
+
+    async def read(self, timeout_s: float) -> list[bytes]:
+        """The frames that have come, waiting for the first; an empty list after ``timeout_s``.
+
+        Raises:
+            Unreachable: the server ended the stream or the connection broke.
+        """
+        frames = self._take()
+        if not frames:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while not frames:
+                        await self._readable()
+                        self._consume()
+                        frames = self._take()
+            except TimeoutError:
+                return []
+        return frames
+
+    async def confirm(self, lsn: int, reply_requested: bool = False) -> None:
+        """Tells the server that everything before ``lsn`` may go; 0 only says that we live."""
+        # One writer at a time: a frame that is not flushed must not be interleaved.
+        async with self._write_lock:
+            frame = standby_status(lsn, time.time_ns() // 1000, reply_requested)
+            try:
+                self._pgconn.put_copy_data(frame)
+            except psycopg.Error as exc:
+                raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
+            await self._flush()
+
+    async def close(self) -> None:
+        """Ends the session."""
+        await self._connection.close()
+
+    async def _rows(self, query: str) -> list[tuple[object, ...]]:
+        try:
+            # Walsender sessions speak the simple protocol only: no parameters, nothing prepared.
+            cursor = await self._connection.execute(query.encode())
+            return await cursor.fetchall() if cursor.description else []
+        except psycopg.OperationalError as exc:
+            raise translate(exc) from exc
+        except psycopg.Error as exc:
+            raise SourceUnfit(
+                f"Postgres refused {query.split('(', maxsplit=1)[0].strip()}: {_line(exc)}", _mend(exc)
+            ) from exc
+
+    def _take(self) -> list[bytes]:
+        frames: list[bytes] = []
+        try:
+            while self._ended is None and len(frames) < _READ_BATCH:
+                size, data = self._pgconn.get_copy_data(1)
+                if size > 0:
+                    frames.append(bytes(data))
+                elif size == 0:
+                    break
+                else:
+                    result = self._pgconn.get_result()
+                    reason = result.get_error_message() if result is not None else ""
+                    self._ended = reason or "it is shutting down"
+        except psycopg.Error as exc:
+            self._ended = _line(exc)
+        if self._ended is not None and not frames:
+            raise Unreachable(f"Postgres ended the replication stream: {self._ended}")
+        return frames
+
+    def _consume(self) -> None:
+        try:
+            self._pgconn.consume_input()
+        except psycopg.Error as exc:
+            raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
+
+    async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._pgconn.flush():
+                await _once(loop.add_writer, loop.remove_writer, self._pgconn.socket)
+        except psycopg.Error as exc:
+            raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await _once(loop.add_reader, loop.remove_reader, self._pgconn.socket)
+        except psycopg.Error as exc:
+            raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
+
+
+async def open_replication(dsn: str) -> ReplicationConnection:
+    """Connects in replication mode, with the text formats pinned that values are read in.
+
+    Raises:
+        Unreachable, SourceUnfit: see ``translate``.
+    """
+    try:
+        connection = await AsyncConnection.connect(
+            dsn,
+            autocommit=True,
+            prepare_threshold=None,
+            replication="database",
+            application_name="zephyr-bridge",
+            connect_timeout=10,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+    except psycopg.Error as exc:
+        raise translate(exc) from exc
+    replication = ReplicationConnection(connection)
+    try:
+        for statement in _SESSION:
+            await replication._rows(statement)
+    except BaseException:
+        await replication.close()
+        raise
+    return replication
+
+
+def translate(exc: psycopg.Error) -> Unreachable | SourceUnfit:
+    """A psycopg error as ours: ``SourceUnfit`` when trying again cannot help."""
+    line = _line(exc)
+    if (
+        "authentication" in line
+        or "does not exist" in line
+        or "permission denied" in line
+        or "pg_hba" in line
+    ):
+        return SourceUnfit(f"Postgres refused the connection: {line}", "correct ZEPHYR_POSTGRES_DSN")
+    if isinstance(exc, psycopg.ProgrammingError):
+        return SourceUnfit(
+            f"ZEPHYR_POSTGRES_DSN is malformed: {line}", "write postgresql://user@host:port/database"
+        )
+    return Unreachable(f"Postgres cannot be reached: {line}", "start it, or correct ZEPHYR_POSTGRES_DSN")
+
+
+def parse_lsn(text: str) -> int:
+    """``16/B3748`` as one number."""
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def _mend(exc: psycopg.Error) -> str:
+    if "wal_level" in str(exc):
+        return "run: ALTER SYSTEM SET wal_level = logical; then restart Postgres"
+    if "all replication slots are in use" in str(exc):
+        return "drop a slot that is not needed, or raise max_replication_slots"
+    if "permission denied" in str(exc) or "must be" in str(exc):
+        return "give the role REPLICATION, and ownership of the published tables"
+    return ""
+
+
+def _line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())
+
+
+async def _once(add: Callable[..., None], remove: Callable[[int], object], socket: int) -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    add(socket, _wake, future)
+    try:
+        await future
+    finally:
+        remove(socket)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,17 @@
+"""The server: the stream, fanned out to every client that wants a part of it.
+
+An event's path, one file a station; the first half is drawn in ``bridge``:
+
+    JetStream ─▶ source.py           the one ordered reader (jetstream.py: the API)
+                   │ entry.py        a message with its ready-made frame bytes (wire.py, cursor.py)
+                 hub.py              transactions whole; who wants it (filters.py, memberships.py)
+                   ├─▶ history.py    the ring, for those a little behind (point.py counts)
+                   └─▶ subscriber.py one mailbox each; never waited for
+                          ▲   │
+             catchup.py ──┘   └─▶ services/stream.py ─▶ gRPC ─▶ client/
+        (from the stream or the ring to the live edge; subscription.py: its life)
+
+    projection.py ─▶ projector.py ─▶ cache/ ─▶ services/read.py ─▶ gRPC   (database.py when it misses)
+
+``app.py`` opens and closes all of it. ``status.py`` turns errors.py into gRPC statuses.
+"""

@@ -1,0 +1,185 @@
+"""The server's life: what is opened, in which order, and how it is closed.
+
+Opened: cache and database (lazily connected), NATS, the source with its hub, the projector,
+the gRPC services. Closed in the reverse order, in stages: health says NOT_SERVING, clients
+are told to go, streams end after what is queued, then the tasks stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import grpc
+import nats
+import nats.errors
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from nats.aio.client import Client as NatsClient
+
+from protos.events.v1 import read_pb2, read_pb2_grpc, stream_pb2
+from realtime.cache import RedisCache
+from realtime.catchup import CatchUp
+from realtime.database import Database
+from realtime.errors import SettingInvalid, SourceUnavailable
+from realtime.hub import Hub, HubLimits
+from realtime.jetstream import StreamReader
+from realtime.projection import project
+from realtime.projector import Projector
+from realtime.services.read import ReadService
+from realtime.services.stream import StreamService
+from realtime.settings import ServerSettings
+from realtime.source import Source
+from realtime.subscription import Feed
+
+log = structlog.get_logger("server")
+
+MAX_MESSAGE_BYTES = 10 * 1024 * 1024
+_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.so_reuseport", 0),
+)
+_SERVICES = (
+    stream_pb2.DESCRIPTOR.services_by_name["StreamService"].full_name,
+    read_pb2.DESCRIPTOR.services_by_name["ReadService"].full_name,
+)
+
+
+class Server:
+    """One server process. ``run`` serves until ``stop`` is called."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begins to drain; ``run`` returns when it is done."""
+        self._stopping.set()
+
+    async def run(self, on_serving: Callable[[str], None] = lambda _: None) -> None:
+        """Serves. ``on_serving`` is told the address once the stream was read up to its end.
+
+        Raises:
+            SourceUnavailable: NATS could not be reached at the start.
+            SettingInvalid: the address cannot be listened on, or a URL is malformed.
+        """
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            cache = RedisCache(settings.redis_url)
+            stack.push_async_callback(cache.close)
+            database = Database(settings.postgres_dsn)
+            stack.push_async_callback(database.close)
+            connection = await _connect(settings.nats_url)
+            stack.push_async_callback(connection.close)
+
+            hub = Hub(HubLimits(ring_entries=settings.ring_entries, ring_bytes=settings.ring_bytes))
+            reader = StreamReader(connection, settings.stream)
+            source = Source(reader, hub, preload=settings.ring_entries // 4)
+            feed = Feed(hub, source, reader, CatchUp(hub, reader))
+            streams = StreamService(feed, settings.kinds)
+            health_servicer = health.aio.HealthServicer()
+
+            server = grpc.aio.server(options=_OPTIONS)
+            server.add_generic_rpc_handlers((streams.handler(),))
+            read_pb2_grpc.add_ReadServiceServicer_to_server(ReadService(cache, database), server)
+            health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+            reflection.enable_server_reflection(
+                (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+            )
+            await _say_health(health_servicer, is_serving=False)
+
+            async with asyncio.TaskGroup() as tasks:
+                owned = [
+                    tasks.create_task(source.run(), name="source"),
+                    tasks.create_task(project(Projector(cache), feed), name="projector"),
+                ]
+                try:
+                    address = await _listen(server, settings.listen)
+                    await self._serve(source, health_servicer, address, on_serving)
+                    await health_servicer.enter_graceful_shutdown()
+                    streams.drain()
+                    log.info("draining", streams=streams.streams, at_most_s=settings.drain_s)
+                finally:
+                    await server.stop(settings.drain_s)
+                    for task in owned:
+                        task.cancel()
+        log.info("stopped")
+
+    async def _serve(
+        self,
+        source: Source,
+        health_servicer: health.aio.HealthServicer,
+        address: str,
+        on_serving: Callable[[str], None],
+    ) -> None:
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        live = asyncio.ensure_future(source.became_live())
+        try:
+            await asyncio.wait((stopping, live), return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                await _say_health(health_servicer, is_serving=True)
+                log.info("serving", address=address)
+                on_serving(address)
+                await stopping
+        finally:
+            for waiter in (stopping, live):
+                waiter.cancel()
+            await asyncio.gather(stopping, live, return_exceptions=True)
+
+
+async def _connect(url: str) -> NatsClient:
+    """Connects once for all; later interruptions are mended by nats-py, for as long as it takes."""
+
+    async def disconnected() -> None:
+        log.warning("NATS went away, connecting again")
+
+    async def reconnected() -> None:
+        log.info("NATS is back")
+
+    async def failed(exc: Exception) -> None:
+        log.debug("NATS", error=str(exc) or type(exc).__name__)
+
+    try:
+        return await nats.connect(
+            url,
+            name="zephyr-server",
+            connect_timeout=5,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            disconnected_cb=disconnected,
+            reconnected_cb=reconnected,
+            error_cb=failed,
+        )
+    except (nats.errors.Error, OSError, ValueError) as exc:
+        raise SourceUnavailable(
+            f"NATS cannot be reached at {url.rsplit('@', 1)[-1]}: {exc or type(exc).__name__}",
+            "start it, or correct ZEPHYR_NATS_URL",
+        ) from exc
+
+
+async def _listen(server: grpc.aio.Server, listen: str) -> str:
+    host, _, _ = listen.rpartition(":")
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as exc:
+        raise SettingInvalid(f"cannot listen on {listen}", "free the port, or set ZEPHYR_LISTEN") from exc
+    await server.start()
+    return f"{host}:{port}"
+
+
+async def _say_health(servicer: health.aio.HealthServicer, *, is_serving: bool) -> None:
+    status = (
+        health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+    )
+    for name in ("", *_SERVICES):
+        await servicer.set(name, status)

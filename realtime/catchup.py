@@ -1,0 +1,109 @@
+"""From any point of the past to the live edge.
+
+What the ring still holds is read from it; what is older, in pages from the stream. The
+subscription is put on the live edge at the very moment when nothing lies between it and
+the hub's position, so that there is neither a gap nor a repetition at the seam.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from realtime.entry import Entry
+from realtime.errors import CursorReset, SourceUnavailable
+from realtime.history import Item
+from realtime.hub import Hub
+from realtime.jetstream import StreamReader
+from realtime.point import Point
+from realtime.subscriber import Subscriber
+
+_RING_BATCH = 256
+_PAUSE_S = 0.5
+_READERS = 4
+
+
+class CatchUp:
+    """Brings subscriptions to the live edge; a few at a time read from the broker."""
+
+    def __init__(self, hub: Hub, reader: StreamReader) -> None:
+        self._hub = hub
+        self._reader = reader
+        self._readers = asyncio.Semaphore(_READERS)
+
+    async def first_point(self) -> Point:
+        """The point before the oldest message that is left.
+
+        Raises:
+            SourceUnavailable: the broker does not answer.
+        """
+        state = await self._reader.state()
+        return Point(max(0, state.first_sequence - 1), 0, 0, 0, False)
+
+    async def run(self, subscriber: Subscriber) -> None:
+        """Returns when the subscription is live or closed.
+
+        Raises:
+            CursorReset: what comes next is no longer there.
+        """
+        hub = self._hub
+        await hub.reached(subscriber.examined.sequence)
+        while not subscriber.is_closed:
+            after = subscriber.examined
+            items = hub.history.read(after.sequence, hub.position.sequence, _RING_BATCH)
+            if items is None:
+                items = await self._read_stream(after)
+            else:
+                self._take_on_numbering(subscriber)
+                if not items:
+                    hub.attach(subscriber)
+                    return
+            await self._hand_over(subscriber, items)
+
+    async def _hand_over(self, subscriber: Subscriber, items: list[Item]) -> None:
+        memberships = self._hub.memberships
+        for item in items:
+            entry, point = item
+            if subscriber.filter.matches(entry, memberships):
+                while not subscriber.offer(item):
+                    await subscriber.room()
+                    if subscriber.is_closed:
+                        return
+            subscriber.examine(point)
+        await asyncio.sleep(0)  # A million events to examine are a matter for many turns of the loop.
+
+    def _take_on_numbering(self, subscriber: Subscriber) -> None:
+        here = self._hub.history.point_at(subscriber.examined.sequence)
+        assert here is not None
+        own = subscriber.examined
+        if (here.stored, here.internal) != (own.stored, own.internal):
+            subscriber.renumber(here.stored - own.stored, here.internal - own.internal)
+
+    async def _read_stream(self, after: Point) -> list[Item]:
+        """The next page of what is released. Waits while the broker is away."""
+        entries: list[Entry] = []
+        is_read = False
+        while not is_read:
+            try:
+                async with self._readers:
+                    entries = await self._reader.page(self._hub.epoch, after.sequence)
+                    if not entries or entries[0].sequence > after.sequence + 1:
+                        await self._check_expired(after)
+                is_read = True
+            except SourceUnavailable:
+                await asyncio.sleep(_PAUSE_S)
+        items: list[Item] = []
+        point = after
+        for entry in entries:
+            if entry.sequence > self._hub.position.sequence:
+                break
+            point = point.after(entry)
+            items.append((entry, point))
+        return items
+
+    async def _check_expired(self, after: Point) -> None:
+        """A hole is no loss when single messages were removed; it is when retention passed us."""
+        state = await self._reader.state()
+        if state.first_sequence > after.sequence + 1:
+            raise CursorReset(
+                "EXPIRED", f"the stream begins at {state.first_sequence}, {after.sequence + 1} was next"
+            )

@@ -1,0 +1,258 @@
+"""One subscription of a client: typed events, in order, across reconnections.
+
+Each connection is one gRPC stream with one subscription on it. Frames must join: a frame
+that does not begin where the one before ended raises ``CoverageBroken``, it is not skipped.
+When the server goes away, or is silent for longer than it ever is, the subscription
+connects anew after the last frame that it handed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from protos.events.v1 import stream_pb2 as pb
+from protos.events.v1.event_pb2 import Event
+from realtime.errors import CoverageBroken, RealtimeError, Unavailable
+from realtime.filters import Filter
+from realtime.status import from_error, from_rpc_error
+
+_NAME = "s"
+_SILENCE_S = 30.0
+_PAUSE_MIN_S = 0.05
+_PAUSE_MAX_S = 5.0
+_Call = grpc.aio.StreamStreamCall[pb.SubscribeRequest, pb.SubscribeResponse]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a subscription begins."""
+
+    position: str
+    cursor: bytes = b""
+
+    @classmethod
+    def live(cls) -> Start:
+        """Events that are committed after the subscription is ready."""
+        return cls("live")
+
+    @classmethod
+    def earliest(cls) -> Start:
+        """The oldest event that the stream still holds."""
+        return cls("earliest")
+
+    @classmethod
+    def after(cls, cursor: bytes) -> Start:
+        """After a cursor that was received before."""
+        return cls("after", cursor)
+
+    def message(self) -> pb.Start:
+        if self.position == "after":
+            return pb.Start(after=pb.AfterStart(cursor=self.cursor))
+        if self.position == "earliest":
+            return pb.Start(earliest=pb.EarliestStart())
+        return pb.Start(live=pb.LiveStart())
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """An event with its place: ``sequence`` in the stream, ``cursor`` right after it."""
+
+    event: Event
+    sequence: int
+    cursor: bytes
+
+    @property
+    def kind(self) -> str:
+        return self.event.type.partition(".")[0]
+
+    @property
+    def verb(self) -> str:
+        return self.event.type.partition(".")[2]
+
+
+class Subscription:
+    """Iterate it for events, or ``batches()`` for lists of them. Use it as an async context manager."""
+
+    def __init__(self, stub: Any, wanted: Filter, start: Start, patience_s: float | None = None) -> None:
+        self._stub = stub
+        self._filter = wanted
+        self._start = start
+        self.patience_s = patience_s
+        self._call: _Call | None = None
+        self._through: int | None = None
+        self.cursor = start.cursor
+        self.is_caught_up = False
+        self.source = pb.SourcePosition()
+        self.reconnections = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def ready(self) -> None:
+        """Waits until the server said that what is committed from now on arrives.
+
+        Raises:
+            RealtimeError: the server refused the subscription, or was away for longer than the patience.
+        """
+        if self._call is None:
+            await self._connect()
+
+    async def close(self) -> None:
+        """Ends the subscription."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[ReceivedEvent]:
+        async for batch in self.batches():
+            for received in batch:
+                yield received
+
+    async def batches(self) -> AsyncIterator[list[ReceivedEvent]]:
+        """The events of one frame after the other. ``cursor`` moves when the next one is asked for.
+
+        Raises:
+            RealtimeError: the subscription was closed with this error.
+            CoverageBroken: the frames have a gap.
+        """
+        while True:
+            frame = await self._next_frame()
+            batch = [ReceivedEvent(item.event, item.sequence, item.cursor) for item in frame.events.events]
+            if batch:
+                yield batch
+            self.cursor = frame.cursor or self.cursor
+
+    async def _next_frame(self) -> pb.SubscribeResponse:
+        while True:
+            try:
+                if self._call is None:
+                    await self._connect()
+                frame = await self._receive()
+                if frame.WhichOneof("response") != "going_away":
+                    return self._take(frame)
+                await asyncio.sleep(random.uniform(0, frame.going_away.retry_after_ms / 1000))
+            except Unavailable:
+                pass  # the server is away: the next turn of the loop connects anew
+            await self.close()
+
+    async def _connect(self) -> None:
+        """Opens the stream and waits for ``ready``; tries again while the server is away."""
+        pause = _PAUSE_MIN_S
+        deadline = None
+        if self.patience_s is not None:
+            deadline = asyncio.get_running_loop().time() + self.patience_s
+        while True:
+            try:
+                await self._open()
+                return
+            except Unavailable:
+                await self.close()
+                if deadline is not None and asyncio.get_running_loop().time() + pause > deadline:
+                    raise
+                await asyncio.sleep(random.uniform(0, pause))
+                pause = min(pause * 2, _PAUSE_MAX_S)
+            except BaseException:
+                await self.close()
+                raise
+
+    async def _open(self) -> None:
+        start = Start.after(self.cursor) if self.cursor else self._start
+        self._call = self._stub.Subscribe()
+        if self._through is not None:
+            self.reconnections += 1
+        await self._write(
+            pb.SubscribeRequest(
+                open=pb.OpenSubscription(
+                    subscription_id=_NAME,
+                    filter=pb.Filter(
+                        workspace_ids=sorted(self._filter.workspaces),
+                        kinds=sorted(self._filter.kinds),
+                        entity_ids=sorted(self._filter.entities),
+                    ),
+                    start=start.message(),
+                )
+            )
+        )
+        self._through = None
+        frame = await self._receive()
+        self._take(frame)
+        if frame.WhichOneof("response") == "going_away":
+            raise Unavailable("the server is about to stop")
+        # A live subscription that breaks before its first event goes on where it was ready.
+        self.cursor = self.cursor or frame.cursor
+
+    async def _write(self, request: pb.SubscribeRequest) -> None:
+        assert self._call is not None
+        try:
+            await self._call.write(request)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as exc:
+            raise await self._failure() from exc
+
+    async def _receive(self) -> pb.SubscribeResponse:
+        assert self._call is not None
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                frame = await self._call.read()
+        except TimeoutError as exc:
+            raise Unavailable(f"the server was silent for {_SILENCE_S:g} s") from exc
+        except grpc.aio.AioRpcError as exc:
+            raise from_rpc_error(exc) from exc
+        if frame is grpc.aio.EOF:
+            raise await self._failure()
+        assert isinstance(frame, pb.SubscribeResponse)
+        return frame
+
+    async def _failure(self) -> RealtimeError:
+        """Why the call is over: its status, or that the server ended it."""
+        assert self._call is not None
+        code = await self._call.code()
+        if code is grpc.StatusCode.OK:
+            return Unavailable("the server ended the stream")
+        details = await self._call.details()
+        error = grpc.aio.AioRpcError(
+            code, await self._call.initial_metadata(), await self._call.trailing_metadata(), details
+        )
+        return from_rpc_error(error)
+
+    def _take(self, frame: pb.SubscribeResponse) -> pb.SubscribeResponse:
+        """Checks a frame and notes what it says.
+
+        Raises:
+            CoverageBroken: it does not begin where the one before ended.
+            RealtimeError: it closes the subscription.
+        """
+        kind = frame.WhichOneof("response")
+        if kind == "closed":
+            error = frame.closed.error
+            raise from_error(error) if error.code else Unavailable("the subscription was closed")
+        if frame.HasField("coverage"):
+            coverage = frame.coverage
+            if self._through is not None and coverage.after != self._through:
+                raise CoverageBroken(
+                    f"a frame begins after {coverage.after}, the one before ended at {self._through}"
+                )
+            if coverage.matched != len(frame.events.events):
+                raise CoverageBroken(
+                    f"a frame says {coverage.matched} events and has {len(frame.events.events)}"
+                )
+            self._through = coverage.through
+        if kind == "caught_up":
+            self.is_caught_up = True
+            self.source = frame.caught_up.source
+        elif kind == "fell_behind":
+            self.is_caught_up = False
+        elif kind == "progress":
+            self.source = frame.progress.source
+        return frame

@@ -1,0 +1,79 @@
+"""One message of the stream, read once and shared by all who want it.
+
+The subject and the headers say where it goes; the payload is not decoded to be delivered.
+``frame`` is the event as it stands in a response, tag and length included, so that a
+response is a join of ready-made bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1.stream_pb2 import Events, StreamedEvent
+from realtime.cursor import Cursor
+from realtime.wire import delimited, varint_field
+
+FOREIGN = "foreign"
+
+_EVENTS_FIELD = Events.EVENTS_FIELD_NUMBER
+_SEQUENCE_FIELD = StreamedEvent.SEQUENCE_FIELD_NUMBER
+_CURSOR_FIELD = StreamedEvent.CURSOR_FIELD_NUMBER
+_EVENT_FIELD = StreamedEvent.EVENT_FIELD_NUMBER
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored message. ``subject`` is None for Zephyr's own marks, which are never delivered; their
+    ``verb`` is ``position`` or ``owner``."""
+
+    sequence: int
+    timestamp_ns: int
+    subject: fmt.Subject | None
+    verb: str
+    commit: fmt.CommitPlace | None
+    payload: bytes
+    frame: bytes
+
+    @property
+    def is_internal(self) -> bool:
+        return self.subject is None
+
+
+def make_entry(
+    epoch: str,
+    subject: str,
+    headers: Mapping[str, str],
+    payload: bytes,
+    sequence: int,
+    timestamp_ns: int,
+) -> Entry:
+    """The entry of a message as the broker gave it.
+
+    What is not of the stream's format (anybody may publish below ``zephyr.``) counts as
+    internal with the verb ``foreign``: it is never delivered, and it stops nobody.
+    """
+    try:
+        parsed = fmt.parse_subject(subject)
+        text = headers.get(fmt.COMMIT)
+        place = fmt.parse_commit(text) if text else None
+    except ValueError:
+        return Entry(sequence, timestamp_ns, None, FOREIGN, None, payload, b"")
+    if parsed is None:
+        return Entry(sequence, timestamp_ns, None, subject.rsplit(".", 1)[1], None, payload, b"")
+    cursor = Cursor(epoch, sequence, timestamp_ns).encode()
+    body = (
+        varint_field(_SEQUENCE_FIELD, sequence)
+        + delimited(_CURSOR_FIELD, cursor)
+        + delimited(_EVENT_FIELD, payload)
+    )
+    return Entry(
+        sequence,
+        timestamp_ns,
+        parsed,
+        headers.get(fmt.VERB, ""),
+        place,
+        payload,
+        delimited(_EVENTS_FIELD, body),
+    )

@@ -1,0 +1,211 @@
+"""The fan-out: each event to the subscriptions that want it, waiting for none.
+
+Entries are held until their transaction is whole (a large one goes out in fragments), then
+released together: into the ring, and to each live subscription whose filter has a key that
+fits. One that cannot take an entry leaves the live edge on the spot. Nothing here awaits,
+so a check and what follows from it cannot be torn apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1.mark_pb2 import PositionMark
+from protos.events.v1.stream_pb2 import FellBehind, SourcePosition
+from realtime.entry import Entry
+from realtime.errors import CursorReset
+from realtime.filters import USER_KIND, Key
+from realtime.history import History
+from realtime.memberships import Memberships
+from realtime.point import ORIGIN, Point
+from realtime.subscriber import Subscriber
+
+KeyT = TypeVar("KeyT")
+
+
+@dataclass(frozen=True, slots=True)
+class HubLimits:
+    """Bounds of the ring, and of the transactions that are shown whole."""
+
+    ring_entries: int = 65_536
+    ring_bytes: int = 64 * 1024 * 1024
+    whole_transaction_events: int = 1000
+    whole_transaction_bytes: int = 32 * 1024 * 1024
+
+
+class Hub:
+    """One process's view of the stream, and who listens to it.
+
+    ``position`` is the point up to which everything was released; ``head`` the sequence of
+    the newest entry taken in, which may belong to a transaction that is not whole yet.
+    """
+
+    def __init__(self, limits: HubLimits | None = None) -> None:
+        self._limits = limits or HubLimits()
+        self.epoch = ""
+        self.position = ORIGIN
+        self.head = ORIGIN.sequence
+        self.head_timestamp_ns = 0
+        self.source = SourcePosition()
+        self.history = History(ORIGIN, self._limits.ring_entries, self._limits.ring_bytes)
+        self.memberships = Memberships()
+        self._index: dict[Key, dict[Subscriber, None]] = {}
+        self._by_kind: dict[str | None, dict[Subscriber, None]] = {}
+        self._members: dict[Subscriber, None] = {}
+        self._held: list[Entry] = []
+        self._held_bytes = 0
+        self._is_open = False
+        self._moved = asyncio.Event()
+        self._reset: asyncio.Future[CursorReset] | None = None
+
+    def begin(self, epoch: str, start: Point, memberships: Iterable[Entry] = ()) -> None:
+        """Begins at ``start`` with an empty ring, in a (new) epoch."""
+        self.epoch = epoch
+        self.position = start
+        self.head = start.sequence
+        self.head_timestamp_ns = start.timestamp_ns
+        self.history = History(start, self._limits.ring_entries, self._limits.ring_bytes)
+        self.memberships = Memberships()
+        for entry in memberships:
+            self.memberships.begin((entry,))
+            self.memberships.end((entry,))
+        self._drop_held()
+        self._wake()
+
+    def reset(self, error: CursorReset) -> None:
+        """Ends every subscription: what follows does not continue what they saw."""
+        self._drop_held()
+        if self._reset is not None and not self._reset.done():
+            self._reset.set_result(error)
+        self._reset = None
+
+    def reset_signal(self) -> asyncio.Future[CursorReset]:
+        """Done, with the reason, once the subscriptions of now must end. Shared: nobody cancels it."""
+        if self._reset is None:
+            self._reset = asyncio.get_running_loop().create_future()
+        return self._reset
+
+    def take(self, entries: Iterable[Entry]) -> None:
+        """Takes in the next entries of the stream, in order."""
+        limits = self._limits
+        for entry in entries:
+            self._held.append(entry)
+            self._held_bytes += len(entry.frame)
+            self.head = entry.sequence
+            self.head_timestamp_ns = entry.timestamp_ns
+            if entry.commit is not None:
+                self._is_open = entry.commit.count == 0
+            if (
+                not self._is_open
+                or len(self._held) > limits.whole_transaction_events
+                or self._held_bytes > limits.whole_transaction_bytes
+            ):
+                self._release()
+
+    def attach(self, subscriber: Subscriber) -> None:
+        """Puts a subscription that has examined everything up to ``position`` on the live edge."""
+        own, here = subscriber.examined, self.position
+        assert (own.sequence, own.stored, own.internal) == (here.sequence, here.stored, here.internal)
+        subscriber.go_live(self._position)
+        self._members[subscriber] = None
+        for key in subscriber.filter.keys():
+            self._index.setdefault(key, {})[subscriber] = None
+        for kind in subscriber.filter.kinds or (None,):
+            self._by_kind.setdefault(kind, {})[subscriber] = None
+
+    def detach(self, subscriber: Subscriber) -> None:
+        """Takes a subscription off the live edge, if it is there."""
+        if subscriber not in self._members:
+            return
+        del self._members[subscriber]
+        for key in subscriber.filter.keys():
+            _discard(self._index, key, subscriber)
+        for kind in subscriber.filter.kinds or (None,):
+            _discard(self._by_kind, kind, subscriber)
+        subscriber.leave_edge(self.position)
+
+    async def reached(self, sequence: int) -> None:
+        """Waits until everything up to ``sequence`` was released."""
+        while self.position.sequence < sequence:
+            await self._moved.wait()
+
+    @property
+    def live_subscriptions(self) -> int:
+        return len(self._members)
+
+    def _position(self) -> Point:
+        return self.position
+
+    def _release(self) -> None:
+        held, self._held, self._held_bytes = self._held, [], 0
+        self.memberships.begin(held)
+        before = self.position
+        for entry in held:
+            point = before.after(entry)
+            self.history.append(entry, point)
+            if entry.subject is None:
+                self._read_mark(entry)
+            else:
+                for subscriber in self._matching(entry, entry.subject):
+                    if not subscriber.offer((entry, point)):
+                        self.detach(subscriber)
+                        subscriber.leave_edge(before)
+                        subscriber.say(FellBehind(reason="mailbox full"))
+            before = point
+        self.memberships.end(held)
+        self.position = before
+        self._wake()
+
+    def _matching(self, entry: Entry, subject: fmt.Subject) -> list[Subscriber]:
+        """Who gets the entry, each once: the work depends on the matches alone."""
+        found: dict[Subscriber, None] = {}
+        if entry.verb == fmt.TRUNCATED:
+            for kind in (subject.kind, None):
+                found.update(self._by_kind.get(kind, {}))
+            return list(found)
+        for key in self._keys(subject):
+            bucket = self._index.get(key)
+            if bucket:
+                found.update(bucket)
+        return list(found)
+
+    def _keys(self, subject: fmt.Subject) -> Iterator[Key]:
+        workspaces: list[str | None] = [None, subject.workspace]
+        if subject.kind == USER_KIND:
+            workspaces.extend(self.memberships.workspaces_of(subject.entity))
+        for workspace in workspaces:
+            yield workspace, subject.kind, subject.entity
+            yield workspace, subject.kind, None
+            yield workspace, None, subject.entity
+            yield workspace, None, None
+
+    def _read_mark(self, entry: Entry) -> None:
+        if entry.verb != "position":
+            return
+        try:
+            mark = PositionMark.FromString(entry.payload)
+        except DecodeError:
+            return  # The bridge refuses to go on over such a mark; here it only says nothing new.
+        self.source = SourcePosition(wal_lsn=mark.wal_lsn, wal_time=mark.wal_time)
+
+    def _drop_held(self) -> None:
+        self._held = []
+        self._held_bytes = 0
+        self._is_open = False
+
+    def _wake(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+
+def _discard(index: dict[KeyT, dict[Subscriber, None]], key: KeyT, subscriber: Subscriber) -> None:
+    bucket = index[key]
+    del bucket[subscriber]
+    if not bucket:
+        del index[key]

@@ -1,0 +1,244 @@
+"""``zephyr.events.v1.StreamService``: many subscriptions on one stream.
+
+One loop receives requests, one loop sends frames, and each subscription has a task that
+brings it to the live edge and back. A fault of a subscription closes that subscription.
+Responses are bytes already, so the handler is registered without a serializer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import structlog
+
+from protos.events.v1 import stream_pb2 as pb
+from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError
+from realtime.filters import Filter, compile_filter
+from realtime.status import to_error
+from realtime.subscriber import MailboxLimits, Subscriber
+from realtime.subscription import Feed, end, keep_up
+
+log = structlog.get_logger("stream")
+
+SERVICE = "zephyr.events.v1.StreamService"
+_NAME_BYTES = 64
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """Bounds of one client's stream. ``progress_s`` is the longest silence on it."""
+
+    max_subscriptions: int = 100
+    max_answers: int = 200
+    progress_s: float = 10.0
+    mailbox: MailboxLimits = field(default_factory=MailboxLimits)
+
+
+class StreamService:
+    """Serves Subscribe. ``drain`` tells every client to go, and ends the streams."""
+
+    def __init__(self, feed: Feed, kinds: Collection[str], limits: StreamLimits | None = None) -> None:
+        self._feed = feed
+        self._kinds = frozenset(kinds)
+        self._limits = limits or StreamLimits()
+        self._streams: set[_Stream] = set()
+        self._is_draining = False
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a server registers."""
+        method: Any = grpc.stream_stream_rpc_method_handler(
+            self.subscribe, request_deserializer=pb.SubscribeRequest.FromString, response_serializer=None
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Subscribe": method})
+
+    async def subscribe(self, _: object, context: _Context) -> None:
+        """One client's stream, from its opening to its end."""
+        stream = _Stream(context, self._feed, self._kinds, self._limits)
+        if self._is_draining:
+            stream.go_away()
+        self._streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)
+
+    def drain(self) -> None:
+        """Tells every client that the server is about to stop, and lets the streams end after what is queued."""
+        self._is_draining = True
+        for stream in self._streams:
+            stream.go_away()
+
+    @property
+    def streams(self) -> int:
+        return len(self._streams)
+
+
+class _Stream:
+    """One client's stream."""
+
+    def __init__(self, context: _Context, feed: Feed, kinds: frozenset[str], limits: StreamLimits) -> None:
+        self._context = context
+        self._feed = feed
+        self._kinds = kinds
+        self._limits = limits
+        self._subscribers: dict[str, Subscriber] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._following: set[asyncio.Task[None]] = set()
+        self._ready: deque[Subscriber] = deque()
+        self._is_ready: set[Subscriber] = set()
+        self._wake = asyncio.Event()
+        self._sent = asyncio.Event()
+        self._is_ending = False
+
+    async def run(self) -> None:
+        """Receives and sends until the client is done and everything is sent, or it went away."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            receiving = tasks.create_task(self._receive())
+            try:
+                await self._send()
+            finally:
+                self._stop_subscriptions()
+                for task in (receiving, *self._following):
+                    task.cancel()
+
+    def go_away(self) -> None:
+        """Ends the stream after what is queued."""
+        self._is_ending = True
+        self._stop_subscriptions()
+        self._wake.set()
+
+    def _stop_subscriptions(self) -> None:
+        for subscriber in self._subscribers.values():
+            self._feed.hub.detach(subscriber)
+            subscriber.stop()
+
+    async def _receive(self) -> None:
+        while True:
+            while self._owes_answers():
+                self._sent.clear()
+                await self._sent.wait()
+            request = await self._context.read()
+            if request is grpc.aio.EOF:
+                # Half-closed: the client asks nothing more and still listens.
+                return
+            kind = request.WhichOneof("request")
+            if kind == "open":
+                self._open(request.open)
+            elif kind == "close":
+                self._close(request.close.subscription_id)
+            elif kind == "progress":
+                self._progress(request.progress)
+            else:
+                self._refuse("", ArgumentInvalid("request", "it says neither open, close nor progress"))
+
+    def _owes_answers(self) -> bool:
+        """Whether so many answers wait that no request is read before some are sent."""
+        return len(self._ready) > self._limits.max_answers or any(
+            subscriber.queued > self._limits.mailbox.max_events + self._limits.max_answers
+            for subscriber in self._ready
+        )
+
+    def _open(self, request: pb.OpenSubscription) -> None:
+        name = request.subscription_id
+        try:
+            if not 1 <= len(name.encode()) <= _NAME_BYTES:
+                raise ArgumentInvalid("open.subscription_id", f"it must have 1 to {_NAME_BYTES} bytes")
+            if name in self._subscribers:
+                raise ArgumentInvalid("open.subscription_id", f"{name!r} is open already", "choose another")
+            if len(self._subscribers) >= self._limits.max_subscriptions:
+                raise LimitExceeded(
+                    f"a stream has at most {self._limits.max_subscriptions} subscriptions",
+                    "open another stream",
+                )
+            wanted = compile_filter(request.filter, self._kinds)
+        except RealtimeError as exc:
+            self._refuse(name, exc)
+            return
+        subscriber = Subscriber(name, wanted, self._limits.mailbox, lambda: self._note(subscriber))
+        self._subscribers[name] = subscriber
+        assert self._tasks is not None
+        task = self._tasks.create_task(self._follow(subscriber, request.start))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _follow(self, subscriber: Subscriber, start: pb.Start) -> None:
+        feed = self._feed
+        try:
+            point = await feed.start_point(start)
+        except RealtimeError as exc:
+            await end(subscriber, exc, feed)
+            return
+        subscriber.begin(point, feed.hub.epoch)
+        subscriber.say(pb.Ready(epoch=feed.hub.epoch))
+        await keep_up(subscriber, feed)
+
+    def _close(self, name: str) -> None:
+        subscriber = self._subscribers.get(name)
+        if subscriber is None:
+            self._refuse(name, ArgumentInvalid("close.subscription_id", f"{name!r} is not open"))
+        else:
+            self._feed.hub.detach(subscriber)
+            subscriber.close(pb.Closed())
+
+    def _progress(self, request: pb.ProgressQuery) -> None:
+        subscriber = self._subscribers.get(request.subscription_id)
+        if subscriber is None:
+            error = ArgumentInvalid("progress.subscription_id", f"{request.subscription_id!r} is not open")
+            self._refuse(request.subscription_id, error)
+        elif not subscriber.is_closed:
+            subscriber.say(pb.Progress(nonce=request.nonce, source=self._feed.hub.source))
+
+    def _refuse(self, name: str, error: RealtimeError) -> None:
+        """Answers a request that concerns no open subscription."""
+        refused = Subscriber(name, Filter(), self._limits.mailbox, lambda: self._note(refused))
+        refused.close(pb.Closed(error=to_error(error)))
+
+    def _note(self, subscriber: Subscriber) -> None:
+        if subscriber not in self._is_ready:
+            self._is_ready.add(subscriber)
+            self._ready.append(subscriber)
+            self._wake.set()
+
+    async def _send(self) -> None:
+        """Each subscription that has something gets one frame in its turn."""
+        loop = asyncio.get_running_loop()
+        quiet_until = loop.time() + self._limits.progress_s
+        while True:
+            self._wake.clear()
+            if not self._ready:
+                if self._is_ending:
+                    break
+                try:
+                    async with asyncio.timeout_at(quiet_until):
+                        await self._wake.wait()
+                except TimeoutError:
+                    self._tell_progress()
+                    quiet_until = loop.time() + self._limits.progress_s
+                continue
+            subscriber = self._ready.popleft()
+            await self._context.write(subscriber.take_frame())
+            self._sent.set()
+            quiet_until = loop.time() + self._limits.progress_s
+            if subscriber.has_frames:
+                self._ready.append(subscriber)
+            else:
+                self._is_ready.discard(subscriber)
+                if subscriber.is_closed and self._subscribers.get(subscriber.name) is subscriber:
+                    del self._subscribers[subscriber.name]
+        retry_after_ms = random.randint(100, 2000)
+        await self._context.write(
+            pb.SubscribeResponse(going_away=pb.GoingAway(retry_after_ms=retry_after_ms)).SerializeToString()
+        )
+
+    def _tell_progress(self) -> None:
+        for subscriber in self._subscribers.values():
+            if subscriber.epoch and not subscriber.is_closed:
+                subscriber.say(pb.Progress(source=self._feed.hub.source))

@@ -1,0 +1,265 @@
+"""The one ordered reader of the stream in a process.
+
+An ephemeral push consumer without acknowledgements delivers from a sequence on. Each
+message must be the next delivery of the consumer; a gap, a missing heartbeat or a lost
+connection ends the session, and the next one begins after the last entry that the hub
+took in. Before that the stream is held against what was seen: another epoch, another
+message at the same sequence, or messages that retention took away end all subscriptions
+with the reason.
+
+Source: the NATS documentation, "JetStream consumers" (heartbeats, flow control, ordered
+consumers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import nats.errors
+import structlog
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+
+from protos.events.v1 import stream_format as fmt
+from realtime.entry import Entry
+from realtime.errors import CursorReset, RealtimeError, SourceUnavailable
+from realtime.hub import Hub
+from realtime.jetstream import StreamReader, StreamState, delivered_entry
+from realtime.memberships import KIND as MEMBERSHIP
+from realtime.point import Point
+
+log = structlog.get_logger("source")
+
+_HEARTBEAT_S = 1.0
+_SILENCE_S = 3.5
+_PAUSE_S = 0.5
+_PENDING_BYTES = 64 * 1024 * 1024
+_CONTROL = "100"
+_MEMBERSHIPS = f"{fmt.ROOT}.{fmt.SHARD}.*.{MEMBERSHIP}.*.row"
+
+
+class Source:
+    """Feeds a hub from a stream until it is cancelled."""
+
+    def __init__(self, reader: StreamReader, hub: Hub, preload: int = 10_000) -> None:
+        self._reader = reader
+        self._hub = hub
+        self._preload = preload
+        self._live = asyncio.Event()
+        self._target = 0
+        self._complaint = ""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the hub has what the stream had when the session began, and the broker is heard."""
+        return self._live.is_set()
+
+    async def became_live(self) -> None:
+        """Waits until ``is_live``."""
+        await self._live.wait()
+
+    async def run(self) -> None:
+        """Reads session after session; what goes wrong is logged once until it works again."""
+        while True:
+            try:
+                await self._session()
+            except RealtimeError as exc:
+                self._say(exc.message)
+            finally:
+                self._live.clear()
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _session(self) -> None:
+        state = await self._reader.state()
+        await self._agree(state)
+        self._target = state.last_sequence
+        self._note_progress()
+        await deliver(
+            self._reader,
+            self._hub.epoch,
+            {"opt_start_seq": self._hub.head + 1},
+            self._take,
+            ends_when_idle=False,
+        )
+
+    def _take(self, entries: list[Entry]) -> None:
+        self._hub.take(entries)
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        if self._hub.head >= self._target and not self._live.is_set():
+            self._live.set()
+            if self._complaint:
+                log.info("reading the stream again", sequence=self._hub.head)
+            self._complaint = ""
+
+    def _say(self, complaint: str) -> None:
+        if complaint != self._complaint:
+            log.warning("the stream cannot be read, trying again", cause=complaint)
+            self._complaint = complaint
+
+    async def _agree(self, state: StreamState) -> None:
+        """Continues where the hub is, or begins anew and says why."""
+        hub = self._hub
+        if not hub.epoch:
+            await self._begin(state)
+        elif hub.epoch != state.epoch:
+            await self._restart(state, CursorReset("EPOCH_CHANGED", f"a new epoch began: {state.epoch}"))
+        elif hub.head > state.last_sequence or await self._is_rewritten(state):
+            await self._restart(
+                state,
+                CursorReset("HISTORY_REWRITTEN", f"the stream no longer holds what it held at {hub.head}"),
+            )
+        elif state.first_sequence > hub.head + 1:
+            text = f"the stream begins at {state.first_sequence}, this server had read up to {hub.head}"
+            await self._restart(state, CursorReset("EXPIRED", text))
+
+    async def _is_rewritten(self, state: StreamState) -> bool:
+        head, seen = self._hub.head, self._hub.head_timestamp_ns
+        if head < state.first_sequence or not seen:
+            return False
+        found = await self._reader.timestamp_ns(head)
+        return found is not None and found != seen
+
+    async def _restart(self, state: StreamState, error: CursorReset) -> None:
+        log.warning("every subscription ends", reason=error.reason, cause=error.message)
+        await self._begin(state)
+        self._hub.reset(error)
+
+    async def _begin(self, state: StreamState) -> None:
+        before = max(state.first_sequence, state.last_sequence - self._preload + 1, 1) - 1
+        timestamp = await self._reader.timestamp_ns(before) if before else None
+        memberships: list[Entry] = []
+
+        def keep(entries: list[Entry]) -> None:
+            memberships.extend(entry for entry in entries if entry.sequence <= before)
+
+        if before:
+            config = {"deliver_policy": "last_per_subject", "filter_subject": _MEMBERSHIPS}
+            await deliver(self._reader, state.epoch, config, keep, ends_when_idle=True)
+        self._hub.begin(state.epoch, Point(before, timestamp or 0, 0, 0, False), memberships)
+
+
+async def deliver(
+    reader: StreamReader,
+    epoch: str,
+    config: Mapping[str, object],
+    take: Callable[[list[Entry]], None],
+    *,
+    ends_when_idle: bool,
+) -> None:
+    """Runs one consumer until it is idle, or for ever.
+
+    Raises:
+        SourceUnavailable: a delivery was missed, the broker fell silent or went away.
+    """
+    connection = reader.connection
+    inbox = connection.new_inbox()
+    delivery = _Delivery(connection, epoch)
+    try:
+        subscription = await connection.subscribe(
+            inbox, cb=delivery.put, pending_msgs_limit=500_000, pending_bytes_limit=_PENDING_BYTES
+        )
+        try:
+            consumer = await _create_consumer(reader, inbox, config)
+            while True:
+                entries = await delivery.get()
+                if entries:
+                    take(entries)
+                elif ends_when_idle:
+                    break
+        finally:
+            if connection.is_connected:
+                await subscription.unsubscribe()
+        await reader.api(f"CONSUMER.DELETE.{reader.stream}.{consumer}")
+    except (nats.errors.Error, OSError) as exc:
+        raise SourceUnavailable(f"NATS went away: {exc or type(exc).__name__}") from exc
+
+
+async def _create_consumer(reader: StreamReader, inbox: str, config: Mapping[str, object]) -> str:
+    answer = await reader.api(
+        f"CONSUMER.CREATE.{reader.stream}",
+        {
+            "stream_name": reader.stream,
+            "config": {
+                "deliver_subject": inbox,
+                "deliver_policy": "by_start_sequence",
+                "ack_policy": "none",
+                "max_deliver": 1,
+                "mem_storage": True,
+                "num_replicas": 1,
+                "flow_control": True,
+                "idle_heartbeat": int(_HEARTBEAT_S * 1e9),
+                "inactive_threshold": 30_000_000_000,
+                **config,
+            },
+        },
+    )
+    return str(answer["name"])
+
+
+class _Delivery:
+    """What a consumer has delivered and nobody has taken yet, checked for gaps.
+
+    The broker's flow control bounds it: it sends on only when a mark among the messages was answered.
+    """
+
+    def __init__(self, connection: NatsClient, epoch: str) -> None:
+        self._connection = connection
+        self._epoch = epoch
+        self._entries: list[Entry] = []
+        self._delivered = 0
+        self._is_idle = False
+        self._failure: RealtimeError | None = None
+        self._arrived = asyncio.Event()
+
+    async def put(self, message: Msg) -> None:
+        """Takes one message of the consumer."""
+        try:
+            headers = message.headers
+            if headers is not None and headers.get("Status") == _CONTROL:
+                await self._control(message, headers)
+            else:
+                entry, delivered = delivered_entry(self._epoch, message)
+                self._delivered += 1
+                if delivered != self._delivered:
+                    raise SourceUnavailable("a delivery was missed")
+                self._entries.append(entry)
+        except RealtimeError as exc:
+            self._failure = exc
+        except (nats.errors.Error, OSError) as exc:
+            self._failure = SourceUnavailable(f"NATS went away: {exc or type(exc).__name__}")
+        self._arrived.set()
+
+    async def get(self) -> list[Entry]:
+        """What has come since; an empty list when the consumer says that it has no more.
+
+        Raises:
+            SourceUnavailable: a delivery was missed, or nothing came for too long.
+        """
+        while True:
+            self._arrived.clear()
+            if self._entries:
+                entries, self._entries = self._entries, []
+                return entries
+            if self._failure is not None:
+                raise self._failure
+            if self._is_idle:
+                self._is_idle = False
+                return []
+            try:
+                async with asyncio.timeout(_SILENCE_S):
+                    await self._arrived.wait()
+            except TimeoutError as exc:
+                raise SourceUnavailable(f"the broker was silent for {_SILENCE_S:g} s") from exc
+
+    async def _control(self, message: Msg, headers: dict[str, str]) -> None:
+        if message.reply:
+            await self._connection.publish(message.reply)  # flow control: all before it has come
+            return
+        if "Nats-Consumer-Stalled" in headers:
+            await self._connection.publish(headers["Nats-Consumer-Stalled"])
+        if int(headers.get("Nats-Last-Consumer", "0")) != self._delivered:
+            raise SourceUnavailable("a delivery was missed")
+        self._is_idle = True

@@ -1,0 +1,142 @@
+"""One subscription's life: opened, at the live edge, behind and back, closed with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from protos.events.v1 import stream_pb2 as pb
+from realtime.catchup import CatchUp
+from realtime.cursor import Cursor
+from realtime.errors import CursorReset, RealtimeError, RequestError, SourceUnavailable, Unavailable
+from realtime.hub import Hub
+from realtime.jetstream import StreamReader
+from realtime.point import Point
+from realtime.source import Source
+from realtime.status import to_error
+from realtime.subscriber import Subscriber
+
+log = structlog.get_logger("subscription")
+
+_RESET_REASONS = {
+    "EXPIRED": pb.RESET_REASON_EXPIRED,
+    "EPOCH_CHANGED": pb.RESET_REASON_EPOCH_CHANGED,
+    "HISTORY_REWRITTEN": pb.RESET_REASON_HISTORY_REWRITTEN,
+}
+_SOURCE_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What a process's subscriptions read from."""
+
+    hub: Hub
+    source: Source
+    reader: StreamReader
+    catch_up: CatchUp
+
+    async def start_point(self, start: pb.Start) -> Point:
+        """Where a subscription begins.
+
+        Raises:
+            CursorInvalid: the cursor is malformed or was tampered with.
+            CursorReset: the cursor's position cannot be served.
+            Unavailable: the stream cannot be read now.
+        """
+        cursor = Cursor.decode(start.after.cursor) if start.WhichOneof("position") == "after" else None
+        try:
+            async with asyncio.timeout(_SOURCE_WAIT_S):
+                await self.source.became_live()
+            epoch = self.hub.epoch
+            point = await self._point(cursor, start.WhichOneof("position") == "earliest")
+            if epoch == self.hub.epoch:
+                return point
+        except (TimeoutError, SourceUnavailable) as exc:
+            raise Unavailable("the stream cannot be read now", "try again") from exc
+        raise Unavailable("a new epoch began just now", "try again")
+
+    async def _point(self, cursor: Cursor | None, is_earliest: bool) -> Point:
+        if cursor is not None:
+            return await self._after(cursor)
+        return await self.catch_up.first_point() if is_earliest else self.hub.position
+
+    async def earliest(self) -> bytes:
+        """The cursor before the oldest message; empty when that cannot be known now."""
+        try:
+            return (await self.catch_up.first_point()).cursor(self.hub.epoch).encode()
+        except SourceUnavailable:
+            return b""
+
+    async def _after(self, cursor: Cursor) -> Point:
+        if cursor.epoch != self.hub.epoch:
+            raise CursorReset(
+                "EPOCH_CHANGED",
+                f"the cursor is of epoch {cursor.epoch}, the stream of epoch {self.hub.epoch}",
+            )
+        state = await self.reader.state()
+        if cursor.sequence > state.last_sequence:
+            raise CursorReset(
+                "HISTORY_REWRITTEN",
+                f"the cursor is at {cursor.sequence}, the stream ends at {state.last_sequence}",
+            )
+        if cursor.sequence + 1 < state.first_sequence:
+            raise CursorReset(
+                "EXPIRED", f"the cursor is at {cursor.sequence}, the stream begins at {state.first_sequence}"
+            )
+        if cursor.sequence and cursor.timestamp_ns:
+            found = await self.reader.timestamp_ns(cursor.sequence)
+            if found is not None and found != cursor.timestamp_ns:
+                raise CursorReset(
+                    "HISTORY_REWRITTEN",
+                    f"the stream holds another message at {cursor.sequence} than the cursor saw",
+                )
+        return Point(cursor.sequence, cursor.timestamp_ns, 0, 0, False)
+
+
+async def keep_up(subscriber: Subscriber, feed: Feed) -> None:
+    """Brings a subscription to the live edge, and back whenever it fell behind, until it is closed.
+
+    The subscriber must be open (``ready`` said). Ends by closing it, whatever happens.
+    """
+    hub = feed.hub
+    reset = hub.reset_signal()
+    work = asyncio.ensure_future(_follow(subscriber, feed))
+    try:
+        await asyncio.wait((reset, work), return_when=asyncio.FIRST_COMPLETED)
+        if reset.done():
+            await end(subscriber, reset.result(), feed)
+        else:
+            work.result()
+    except RealtimeError as exc:
+        await end(subscriber, exc, feed)
+    finally:
+        hub.detach(subscriber)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+async def _follow(subscriber: Subscriber, feed: Feed) -> None:
+    while not subscriber.is_closed:
+        await feed.catch_up.run(subscriber)
+        if subscriber.is_live:
+            subscriber.say(pb.CaughtUp(source=feed.hub.source))
+            await subscriber.lagging.wait()
+
+
+async def end(subscriber: Subscriber, error: RealtimeError, feed: Feed) -> None:
+    """Says why a subscription is over, and closes it."""
+    feed.hub.detach(subscriber)
+    if subscriber.is_closed:
+        return
+    if isinstance(error, CursorReset):
+        subscriber.say(
+            pb.Reset(
+                reason=_RESET_REASONS.get(error.reason, pb.RESET_REASON_UNSPECIFIED),
+                earliest_cursor=await feed.earliest(),
+            )
+        )
+    elif not isinstance(error, RequestError):
+        log.error("a subscription failed", subscription=subscriber.name, cause=error.message)
+    subscriber.close(pb.Closed(error=to_error(error)))

@@ -1,0 +1,8 @@
+"""``python -m zephyr`` is the ``zephyr`` command."""
+
+from __future__ import annotations
+
+from zephyr.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The ``zephyr`` command: its parts put together, and how each of them ends.
+
+Exit codes: 0 fine · 1 what was to be proven does not hold, or another error · 2 wrong usage
+or setting · 3 a server cannot be reached · 4 a server or the stream is not set up as
+needed · 5 the slot is held by another bridge · 6 the epoch is lost · 7 a row cannot become
+an event · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version as package_version
+from typing import Annotated
+
+import typer
+
+from zephyr.commands import bridge
+from zephyr.commands.demo import demo
+from zephyr.commands.down import down
+from zephyr.commands.health import health
+from zephyr.commands.migrate import migrate
+from zephyr.commands.serve import serve
+from zephyr.commands.tail import tail
+from zephyr.commands.up import up
+from zephyr.console import exit_code_of, output, quiet_broken_pipe, show_error
+
+app = typer.Typer(
+    name="zephyr",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 fine, 1 does not hold, 2 usage or setting, 3 a server is away, 4 a server is not set up,"
+    " 5 slot held by another, 6 epoch lost, 7 a row cannot become an event, 130 interrupted.",
+)
+
+
+@app.callback()
+def zephyr(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """What was committed in Postgres, typed and in order, on gRPC streams."""
+    if version:
+        output.print(f"zephyr {package_version('zephyr-realtime')}")
+        raise typer.Exit
+
+
+app.command()(up)
+app.command()(down)
+app.command()(serve)
+app.add_typer(bridge.app, name="bridge")
+app.command()(migrate)
+app.command()(tail)
+app.command()(demo)
+app.command()(health)
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    quiet_broken_pipe()
+    try:
+        code = app(standalone_mode=False)
+    except BaseException as exc:
+        if isinstance(exc, SystemExit):
+            raise
+        code = _end(exc)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(error: BaseException) -> int:
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "zephyr"
+        show_error(str(usage()), f"see: {command} --help")
+        return int(getattr(error, "exit_code", 2))
+    return exit_code_of(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One file a command; ``zephyr.cli`` puts them together."""

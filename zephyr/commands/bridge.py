@@ -1,0 +1,82 @@
+"""``zephyr bridge``: the bridge from Postgres to the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.mapping import load_mapping
+from bridge.run import Bridge, Term, start_new_epoch
+from bridge.settings import BridgeSettings, load_settings
+from zephyr.console import CommandError, console, run
+from zephyr.files import write_json
+from zephyr.logs import configure_logs
+from zephyr.signals import on_stop
+
+app = typer.Typer(no_args_is_help=True, help="Turn Postgres' committed changes into the stream.")
+
+NatsUrl = Annotated[str | None, typer.Option(help="NATS server with JetStream.", envvar="ZEPHYR_NATS_URL")]
+PostgresDsn = Annotated[
+    str | None,
+    typer.Option(
+        help="Postgres with wal_level=logical; a role with REPLICATION.", envvar="ZEPHYR_POSTGRES_DSN"
+    ),
+]
+
+
+@app.command("run")
+def run_bridge(
+    nats_url: NatsUrl = None,
+    postgres_dsn: PostgresDsn = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(help="Mapping file; the one for notes and users by default.", envvar="ZEPHYR_MAPPING"),
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Write slot, term and process id to this file once changes stream.")
+    ] = None,
+) -> None:
+    """Stream changes until SIGTERM. Goes on by itself when Postgres or NATS went away and came back."""
+    configure_logs()
+    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping)
+    run(_run(settings, ready_file))
+
+
+@app.command("new-epoch")
+def new_epoch(
+    nats_url: NatsUrl = None,
+    postgres_dsn: PostgresDsn = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove the stream and the slot, so that the next run begins a new history.
+
+    Needed when the bridge says that what the stream holds can no longer be continued. Every
+    subscriber is told to start anew. Changes between the old and the new slot are not in the stream.
+    """
+    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn)
+    if not yes and not typer.confirm(
+        f"Remove the stream {settings.stream!r} with all its events, and the slot {settings.slot!r}?",
+        err=True,
+    ):
+        raise CommandError("nothing was removed", exit_code=1)
+    run(start_new_epoch(settings))
+    console.print("removed; the next [bold]zephyr bridge run[/bold] begins a new epoch")
+
+
+async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
+    def streams(term: Term) -> None:
+        if ready_file is not None:
+            write_json(ready_file, {"slot": term.slot, "term": term.term, "pid": os.getpid()})
+
+    bridge = asyncio.ensure_future(Bridge(settings, load_mapping(settings.mapping), streams).run())
+    on_stop(bridge.cancel)
+    try:
+        await bridge
+    except asyncio.CancelledError:
+        # Whatever was under way is read back from the stream by the next term.
+        if not bridge.cancelled():
+            raise

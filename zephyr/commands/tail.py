@@ -1,0 +1,128 @@
+"""``zephyr tail``: events as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from google.protobuf.json_format import MessageToDict
+
+from realtime.client import Client, ReceivedEvent, Start, Subscription
+from realtime.cursor import Cursor, text_to_bytes
+from realtime.filters import Filter
+from zephyr.console import console, flush_output, run, write_line
+from zephyr.signals import on_stop
+
+_SHOWN = {"note": "title", "user": "email", "workspace": "slug", "membership": "user_id"}
+
+
+def tail(
+    target: Annotated[
+        str, typer.Option(help="HOST:PORT of the server.", envvar="ZEPHYR_TARGET")
+    ] = "127.0.0.1:7400",
+    workspace: Annotated[
+        list[str] | None, typer.Option(help="Only this workspace (UUID). May be repeated.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this kind: note, user, workspace, membership. May be repeated."),
+    ] = None,
+    entity: Annotated[
+        list[str] | None, typer.Option(help="Only this entity (UUID). May be repeated.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Go on after this cursor: the last line of an earlier run.")
+    ] = None,
+    earliest: Annotated[
+        bool, typer.Option("--earliest", help="Begin at the oldest event that is left.")
+    ] = False,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", min=1, help="End after so many events.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with its cursor.")] = False,
+) -> None:
+    """Print events as they come. The last line on exit is the cursor to go on after.
+
+    Ctrl-C ends it with 0. It reconnects by itself when the server goes away.
+    """
+    start = Start.earliest() if earliest else Start.live()
+    if after is not None:
+        start = Start.after(Cursor.decode(text_to_bytes(after)).encode())
+    wanted = Filter(frozenset(workspace or ()), frozenset(kind or ()), frozenset(entity or ()))
+    run(_tail(target, wanted, start, count, as_json))
+
+
+class _Tail:
+    """Prints what a subscription gives, and remembers the cursor behind what was printed."""
+
+    def __init__(self, subscription: Subscription, count: int | None, as_json: bool) -> None:
+        self._subscription = subscription
+        self._left = count
+        self._as_json = as_json
+        self.cursor = b""
+
+    async def run(self) -> None:
+        await self._subscription.ready()
+        self.cursor = self._subscription.cursor
+        self._subscription.patience_s = None
+        console.print("listening; Ctrl-C ends", style="dim")
+        async for batch in self._subscription.batches():
+            for received in batch:
+                write_line(_as_json(received) if self._as_json else _as_text(received))
+                self.cursor = received.cursor
+                if self._left is not None:
+                    self._left -= 1
+                    if self._left == 0:
+                        return
+            flush_output()
+
+
+async def _tail(target: str, wanted: Filter, start: Start, count: int | None, as_json: bool) -> None:
+    async with (
+        Client(target) as client,
+        client.subscribe(
+            workspaces=wanted.workspaces,
+            kinds=wanted.kinds,
+            entities=wanted.entities,
+            start=start,
+            patience_s=10,
+        ) as subscription,
+    ):
+        tailing = _Tail(subscription, count, as_json)
+        reading = asyncio.ensure_future(tailing.run())
+        on_stop(reading.cancel)
+        try:
+            await reading
+        except asyncio.CancelledError:
+            if not reading.cancelled():
+                raise
+        finally:
+            if tailing.cursor:
+                text = cursor_text(tailing.cursor)
+                write_line(json.dumps({"cursor": text}) if as_json else text)
+                flush_output()
+
+
+def cursor_text(cursor: bytes) -> str:
+    """A cursor as it stands on a command line."""
+    return base64.urlsafe_b64encode(cursor).decode().rstrip("=")
+
+
+def _as_json(received: ReceivedEvent) -> str:
+    event = MessageToDict(received.event, preserving_proto_field_name=True)
+    record = {"cursor": cursor_text(received.cursor), "sequence": received.sequence, "event": event}
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _as_text(received: ReceivedEvent) -> str:
+    event = received.event
+    time = datetime.fromtimestamp(event.time / 1e6, UTC).strftime("%H:%M:%S.%f")[:-3]
+    field = event.WhichOneof("data")
+    label = str(getattr(getattr(event, field), _SHOWN[field])) if field in _SHOWN else ""
+    changed = f" ({', '.join(event.changed)})" if event.changed else ""
+    text = f"{time}  {received.kind:<10} {received.verb:<9} {event.subject}  {label}{changed}"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
