@@ -55,7 +55,8 @@ class MappingMismatch(SourceUnfit):
     def __init__(self, mismatches: list[str]) -> None:
         self.mismatches = mismatches
         lines = "".join(f"\n  - {line}" for line in mismatches)
-        super().__init__(f"the mapping does not fit the database ({len(mismatches)} mismatches):{lines}")
+        count = f"{len(mismatches)} mismatch{'es' if len(mismatches) != 1 else ''}"
+        super().__init__(f"the mapping does not fit the database, {count}:{lines}")
 
 
 class SlotBusy(BridgeError):

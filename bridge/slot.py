@@ -28,6 +28,7 @@ _SESSION = (
     "SET datestyle = 'ISO'",
     "SET intervalstyle = 'postgres'",
     "SET extra_float_digits = 3",
+    "SET bytea_output = 'hex'",
     "SET statement_timeout = 0",
 )
 
@@ -93,7 +94,8 @@ class ReplicationConnection:
             EpochLost: the server invalidated it, so WAL that it should have kept is gone.
         """
         rows = await self._rows(
-            "SELECT plugin, database, current_database(), wal_status, confirmed_flush_lsn::text, active_pid"
+            # The name was checked with the settings; this protocol has no parameters.
+            "SELECT plugin, database, current_database(), wal_status, confirmed_flush_lsn::text, active_pid"  # noqa: S608
             f" FROM pg_replication_slots WHERE slot_name = '{slot}'"
         )
         if not rows:

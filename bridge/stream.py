@@ -112,7 +112,7 @@ def fit_stream(info: dict[str, Any], settings: BridgeSettings) -> StreamState:
         "discard_new_per_subject",
     ):
         if config.get(forbidden):
-            differences.append(f"{forbidden} is set")
+            differences.append(f"{forbidden} is set")  # noqa: PERF401
     if differences:
         raise StreamUnfit(
             f"the stream {settings.stream!r} exists with other settings: {'; '.join(differences)}",

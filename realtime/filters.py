@@ -46,7 +46,7 @@ class Filter:
             memberships.includes(workspace, subject.entity, entry.sequence) for workspace in self.workspaces
         )
 
-    def keys(self) -> Iterator[Key]:
+    def index_keys(self) -> Iterator[Key]:
         """What the hub indexes the subscription by."""
         for workspace in self.workspaces or (None,):
             for kind in self.kinds or (None,):

@@ -114,7 +114,7 @@ class Hub:
         assert (own.sequence, own.stored, own.internal) == (here.sequence, here.stored, here.internal)
         subscriber.go_live(self._position)
         self._members[subscriber] = None
-        for key in subscriber.filter.keys():
+        for key in subscriber.filter.index_keys():
             self._index.setdefault(key, {})[subscriber] = None
         for kind in subscriber.filter.kinds or (None,):
             self._by_kind.setdefault(kind, {})[subscriber] = None
@@ -124,7 +124,7 @@ class Hub:
         if subscriber not in self._members:
             return
         del self._members[subscriber]
-        for key in subscriber.filter.keys():
+        for key in subscriber.filter.index_keys():
             _discard(self._index, key, subscriber)
         for kind in subscriber.filter.kinds or (None,):
             _discard(self._by_kind, kind, subscriber)

@@ -109,7 +109,7 @@ class Kit:
 
 @pytest.fixture
 async def kit(postgres: PostgresServer, valkey: ValkeyServer) -> AsyncIterator[Kit]:
-    cache = RedisCache(valkey.url, f"test-{secrets.token_hex(4)}:")
+    cache = RedisCache(valkey.url, f"test-{secrets.token_hex(4)}:", read_timeout_s=1)
     database = Database(postgres.dsn, timeout_s=2)
     server = grpc.aio.server()
     read_pb2_grpc.add_ReadServiceServicer_to_server(ReadService(cache, database), server)
@@ -271,8 +271,8 @@ async def test_a_hanging_cache_costs_one_wait_and_not_one_a_read(kit: Kit, valke
         began = time.monotonic()
         for note_id in ids:
             assert (await kit.note(note_id)).source == read_pb2.READ_SOURCE_POSTGRES
-        # With a wait a read it would be 20 × 0.25 s at least.
-        assert time.monotonic() - began < 2.5
+        # With a wait a read it would be 20 × 1 s at least.
+        assert time.monotonic() - began < 10
         with pytest.raises(StoreUnavailable, match="did not answer in time"):
             await kit.cache.get("note", ids[0])
     finally:
@@ -374,7 +374,7 @@ def test_malformed_addresses_are_settings() -> None:
 
 async def test_the_projector_outlives_its_store(valkey: ValkeyServer) -> None:
     """Valkey is killed and started again, empty: the batch waits, then the cache is built anew."""
-    cache = RedisCache(valkey.url, f"test-{secrets.token_hex(4)}:")
+    cache = RedisCache(valkey.url, f"test-{secrets.token_hex(4)}:", read_timeout_s=1)
     projector = Projector(cache, Backoff(first_s=0.01, most_s=0.05))
     note_id = str(uuid.uuid4())
     payload = Event(subject=note_id, note=Note(id=note_id, title="t")).SerializeToString()
@@ -402,7 +402,7 @@ async def test_the_projector_outlives_its_store(valkey: ValkeyServer) -> None:
 
 async def test_losing_the_meta_hash_alone_is_losing_all(valkey: ValkeyServer) -> None:
     prefix = f"test-{secrets.token_hex(4)}:"
-    cache = RedisCache(valkey.url, prefix)
+    cache = RedisCache(valkey.url, prefix, read_timeout_s=1)
     try:
         await cache.apply([Put("note", "a", at(1), b"1"), Clear("note", at(2))], None, at(2))
         assert await cache.get("note", "a") == Cached(None, at(2))
@@ -423,7 +423,7 @@ async def test_a_flush_amid_a_batch_leaves_no_watermark_without_its_states(
     """The states of the first chunks are lost: the last chunk must not say that they stand,
     nor when another writer has begun anew in between."""
     prefix = f"test-{secrets.token_hex(4)}:"
-    cache = RedisCache(valkey.url, prefix)
+    cache = RedisCache(valkey.url, prefix, read_timeout_s=1)
     writes = [Put("note", f"n{number}", at(number), bytes(200)) for number in range(1, 2001)]
     flushed_amid = 0
     try:
@@ -438,8 +438,8 @@ async def test_a_flush_amid_a_batch_leaves_no_watermark_without_its_states(
                     async with redis.pipeline(transaction=True) as both:
                         both.flushall()
                         if other_writer:
-                            began = {"generation": "f" * 16, "watermark": f"{EPOCH}{1:016x}{10:016x}"}
-                            both.hset(f"{prefix}meta", mapping=began)
+                            began = ["generation", "f" * 16, "watermark", f"{EPOCH}{1:016x}{10:016x}"]
+                            both.hset(f"{prefix}meta", items=began)
                         await both.execute()
                 flushed_amid += not applying.result()
                 if await cache.watermark() == at(2000):
@@ -451,7 +451,7 @@ async def test_a_flush_amid_a_batch_leaves_no_watermark_without_its_states(
 
 async def test_tombstones_expire_and_an_unfinished_beginning_does_too(valkey: ValkeyServer) -> None:
     prefix = f"test-{secrets.token_hex(4)}:"
-    cache = RedisCache(valkey.url, prefix)
+    cache = RedisCache(valkey.url, prefix, read_timeout_s=1)
     try:
         async with Redis.from_url(valkey.url) as redis:
             await cache.apply([Put("note", "a", at(1), None), Put("note", "b", at(2), b"2")])

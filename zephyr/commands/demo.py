@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import tempfile
@@ -11,12 +12,13 @@ from typing import Annotated
 import orjson
 import typer
 
-from zephyr.console import CommandError, console, output, run
+from zephyr.console import EXIT_INTERRUPTED, CommandError, console, output, run
 from zephyr.demo.history import choose_history
 from zephyr.demo.result import Result
 from zephyr.demo.run import Addresses, Options, run_demo
 from zephyr.demo.view import View
 from zephyr.files import write_json
+from zephyr.signals import on_stop
 from zephyr.stack import running_stack
 
 
@@ -77,7 +79,11 @@ def demo(
         raise CommandError(f"there is no folder {json.absolute().parent} for --json", "make it first", 2)
     # The replay says itself that Postgres went away, and mends it.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
-    result = run(_demo(repo, commits, Options(subscribers, ahead, stall), stack))
+    try:
+        result = run(_demo(repo, commits, Options(subscribers, ahead, stall), stack))
+    except asyncio.CancelledError:
+        console.print("interrupted: nothing is proven")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     if json is not None:
         write_json(json, result.to_json())
     output.print(result.line)
@@ -86,6 +92,9 @@ def demo(
 
 
 async def _demo(repo: Path | None, commits: int | None, options: Options, stack: Path | None) -> Result:
+    task = asyncio.current_task()
+    assert task is not None
+    on_stop(task.cancel)
     history = await choose_history(repo, commits)
     if history.notice:
         console.print(history.notice, markup=False)

@@ -9,3 +9,11 @@ writes down every event that must follow; ``subscribers`` listen and hold what t
 that list; ``proof`` compares the stream and the cache with the tables. ``view`` shows it all,
 ``run`` puts the parts together.
 """
+
+from __future__ import annotations
+
+import os
+
+# gRPC reads it when it is imported. Else it says at each start of a git process that it could not
+# get ready for the fork; what is forked becomes git at once, and has no use for gRPC.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")

@@ -21,8 +21,8 @@ from zephyr.demo.subscribers import Subscribers
 
 _FRAME_S = 0.25
 _LINE_S = 5.0
-_RATE_FRAMES = 12
-"""Rates are those of the last three seconds."""
+_RATE_S = 3.0
+"""Rates are those of so many seconds, or of the time since the line before."""
 _VERBS = {"add": "green", "modify": "cyan", "rename": "yellow", "delete": "red"}
 
 
@@ -44,6 +44,7 @@ class View:
     ) -> None:
         """Shows the run until it is cancelled."""
         frame = _Frame(history, progress, expected, subscribers)
+        frame.measure()
         if not self._console.is_terminal:
             while True:
                 await asyncio.sleep(_LINE_S)
@@ -88,7 +89,7 @@ class _Frame:
         self._progress = progress
         self._expected = expected
         self._subscribers = subscribers
-        self._past: deque[tuple[float, int, int, int]] = deque(maxlen=_RATE_FRAMES)
+        self._past: deque[tuple[float, int, int, int]] = deque()
 
     def measure(self) -> None:
         self._past.append(
@@ -99,6 +100,9 @@ class _Frame:
                 self._subscribers.deliveries,
             )
         )
+
+        while len(self._past) > 2 and self._past[1][0] <= self._past[-1][0] - _RATE_S:
+            self._past.popleft()
 
     def line(self) -> str:
         _, events, deliveries = self._rates()
