@@ -22,6 +22,8 @@ NO_MESSAGE = 10037
 STREAM_NOT_FOUND = 10059
 FENCED = 10071
 """Error codes of the API: no such message, no such stream, wrong last sequence of a subject."""
+_UNAVAILABLE = 503
+"""Status of an answer: no leader, or no resources, at the moment."""
 
 
 class JetStreamError(BridgeError):
@@ -156,5 +158,9 @@ def _answer(what: str, data: bytes) -> dict[str, Any]:
         raise Unreachable(f"NATS answered {what} with what is no JSON") from exc
     error = answer.get("error")
     if error is not None:
+        if error.get("code") == _UNAVAILABLE:
+            raise Unreachable(
+                f"JetStream is not available now: {error.get('description')}", "see the broker's log"
+            )
         raise JetStreamError(what, int(error.get("err_code", 0)), str(error.get("description", "")))
     return dict(answer)

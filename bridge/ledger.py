@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 
 _BUCKETS = 64
-"""Entries kept at most: positions stored within 1/64 of the hold-back count as one."""
+"""At most two entries are kept for each 1/64 of the hold-back: what was stored closer together counts as one."""
 
 
 class Ledger:
@@ -35,6 +35,8 @@ class Ledger:
             raise ValueError(f"position {lsn:X} was stored after {last:X}")
         if lsn == last:
             return
+        # What has been held long enough goes now, so that the bound holds whoever asks, and when.
+        self.confirmable(now_s)
         # A bucket counts from its youngest member: it is held longer, never shorter.
         width = self.hold_back_s / _BUCKETS
         if len(self._held) > 1 and now_s - self._held[-2][0] < width:

@@ -65,7 +65,7 @@ def parse_frame(data: bytes) -> XLogData | Keepalive:
     """Reads one CopyData frame of the replication stream.
 
     Raises:
-        ProtocolError: it is neither XLogData nor a keepalive, or too short.
+        ProtocolError: it is neither XLogData nor a keepalive, too short or too long.
     """
     try:
         kind = data[0]
@@ -74,7 +74,7 @@ def parse_frame(data: bytes) -> XLogData | Keepalive:
             return XLogData(wal_end, time + _POSTGRES_EPOCH_US, data[25:])
         if kind == 0x6B:  # k
             wal_end, time, reply = _KEEPALIVE.unpack_from(data, 1)
-            return Keepalive(wal_end, time + _POSTGRES_EPOCH_US, bool(reply))
+            return _whole(data, 18, Keepalive(wal_end, time + _POSTGRES_EPOCH_US, bool(reply)))
     except (struct.error, IndexError) as exc:
         raise ProtocolError(f"a replication frame of {len(data)} bytes is cut short") from exc
     raise ProtocolError(f"a replication frame of unknown kind {bytes(data[:1])!r}")

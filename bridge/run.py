@@ -51,10 +51,16 @@ class Term:
 
 
 class Bridge:
-    """Turns the commits of one source into one stream, until it is cancelled."""
+    """Turns the commits of one source into one stream, until it is cancelled.
+
+    ``on_term`` is told each term that streams, and None when it is over.
+    """
 
     def __init__(
-        self, settings: BridgeSettings, mapping: Mapping, on_term: Callable[[Term], None] = lambda _: None
+        self,
+        settings: BridgeSettings,
+        mapping: Mapping,
+        on_term: Callable[[Term | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._mapping = mapping
@@ -78,6 +84,8 @@ class Bridge:
                 log.warning(
                     "term ended, beginning another", cause=exc.message, pause_s=round(self._pause_s, 2)
                 )
+            finally:
+                self._on_term(None)
             await asyncio.sleep(self._pause_s * random.uniform(0.5, 1))
             self._pause_s = min(self._pause_s * 2, _PAUSE_MAX_S)
 

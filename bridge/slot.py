@@ -16,14 +16,19 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import AsyncConnection, pq
 
-from bridge.errors import EpochLost, SlotBusy, SourceUnfit, Unreachable
+from bridge.errors import EpochLost, SettingInvalid, SlotBusy, SourceUnfit, Unreachable
 from bridge.pgoutput import standby_status
 
 _READ_BATCH = 512
 """Frames handed over at once, at most: what bounds the memory between reads."""
 
 _OBJECT_IN_USE = "55006"
+_OPERATOR_INTERVENTION = "57"
+# OperationalErrors to psycopg, and yet no trouble of the connection: trying again cannot help.
+_NOT_SET_UP = (psycopg.errors.ConfigurationLimitExceeded, psycopg.errors.ObjectNotInPrerequisiteState)
 _SESSION = (
+    # pgoutput writes texts in the session's encoding, and the decoder reads UTF-8.
+    "SET client_encoding = 'UTF8'",
     "SET timezone = 'UTC'",
     "SET datestyle = 'ISO'",
     "SET intervalstyle = 'postgres'",
@@ -135,17 +140,24 @@ class ReplicationConnection:
             f"START_REPLICATION SLOT {slot} LOGICAL 0/0"
             f" (proto_version '1', publication_names '\"{publication}\"')"
         )
-        self._pgconn.send_query(command.encode())
+        try:
+            self._pgconn.send_query(command.encode())
+        except psycopg.Error as exc:
+            raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
         await self._flush()
         while self._pgconn.is_busy():
             await self._readable()
             self._consume()
         result = self._pgconn.get_result()
         if result is None or result.status != pq.ExecStatus.COPY_BOTH:
-            state = result.error_field(pq.DiagnosticField.SQLSTATE) if result is not None else None
-            text = result.get_error_message() if result is not None else "no answer"
-            if state is not None and state.decode() == _OBJECT_IN_USE:
+            field = result.error_field(pq.DiagnosticField.SQLSTATE) if result is not None else None
+            state = field.decode() if field is not None else ""
+            text = " ".join(result.get_error_message().split()) if result is not None else "no answer"
+            if state == _OBJECT_IN_USE:
                 raise SlotBusy(f"the slot {slot!r} is read by another session: {text}", "stop that session")
+            # Without a state libpq says that the connection broke; class 57 is a server that stops.
+            if not state or state.startswith(_OPERATOR_INTERVENTION):
+                raise Unreachable(f"Postgres went away: {text}")
             raise SourceUnfit(f"the slot {slot!r} cannot be read: {text}", "see the server's log")
 
     async def read(self, timeout_s: float) -> list[bytes]:
@@ -186,9 +198,9 @@ class ReplicationConnection:
             # Walsender sessions speak the simple protocol only: no parameters, nothing prepared.
             cursor = await self._connection.execute(query.encode())
             return await cursor.fetchall() if cursor.description else []
-        except psycopg.OperationalError as exc:
-            raise translate(exc) from exc
         except psycopg.Error as exc:
+            if isinstance(exc, psycopg.OperationalError) and not isinstance(exc, _NOT_SET_UP):
+                raise translate(exc) from exc
             raise SourceUnfit(
                 f"Postgres refused {query.split('(', maxsplit=1)[0].strip()}: {_line(exc)}", _mend(exc)
             ) from exc
@@ -238,7 +250,7 @@ async def open_replication(dsn: str) -> ReplicationConnection:
     """Connects in replication mode, with the text formats pinned that values are read in.
 
     Raises:
-        Unreachable, SourceUnfit: see ``translate``.
+        Unreachable, SourceUnfit, SettingInvalid: see ``translate``.
     """
     try:
         connection = await AsyncConnection.connect(
@@ -264,8 +276,13 @@ async def open_replication(dsn: str) -> ReplicationConnection:
     return replication
 
 
-def translate(exc: psycopg.Error) -> Unreachable | SourceUnfit:
+def translate(exc: psycopg.Error) -> Unreachable | SourceUnfit | SettingInvalid:
     """A psycopg error as ours: ``SourceUnfit`` when trying again cannot help."""
+    if isinstance(exc, psycopg.ProgrammingError):
+        # libpq's own words may quote the DSN, and with it a password: they are left out.
+        return SettingInvalid(
+            "ZEPHYR_POSTGRES_DSN is malformed", "write postgresql://user@host:port/database"
+        )
     line = _line(exc)
     if (
         "authentication" in line
@@ -274,10 +291,6 @@ def translate(exc: psycopg.Error) -> Unreachable | SourceUnfit:
         or "pg_hba" in line
     ):
         return SourceUnfit(f"Postgres refused the connection: {line}", "correct ZEPHYR_POSTGRES_DSN")
-    if isinstance(exc, psycopg.ProgrammingError):
-        return SourceUnfit(
-            f"ZEPHYR_POSTGRES_DSN is malformed: {line}", "write postgresql://user@host:port/database"
-        )
     return Unreachable(f"Postgres cannot be reached: {line}", "start it, or correct ZEPHYR_POSTGRES_DSN")
 
 

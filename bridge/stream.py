@@ -71,6 +71,8 @@ def stream_config(settings: BridgeSettings, epoch: str) -> dict[str, Any]:
         "max_bytes": settings.stream_max_bytes or -1,
         "max_msgs": settings.stream_max_msgs or -1,
         "max_msgs_per_subject": -1,
+        # The bridge's own limit is checked before; a lower one here would refuse an event for ever.
+        "max_msg_size": -1,
         "allow_direct": True,
         "allow_atomic": True,
         "metadata": {fmt.EPOCH_KEY: epoch, fmt.FORMAT_KEY: fmt.FORMAT},

@@ -59,20 +59,21 @@ class Cursor:
         return cls(epoch.hex(), sequence, timestamp)
 
     def to_text(self) -> str:
-        """The cursor as URL-safe text, for command lines and logs."""
-        return base64.urlsafe_b64encode(self.encode()).decode().rstrip("=")
+        """The cursor as text, for command lines and logs: base64, as protobuf's JSON form has bytes."""
+        return base64.b64encode(self.encode()).decode()
 
 
 def text_to_bytes(text: str) -> bytes:
     """The bytes of a cursor that was written as text.
 
     Raises:
-        CursorInvalid: the text is not URL-safe base64.
+        CursorInvalid: the text is not base64, in either alphabet, with or without padding.
     """
+    text = text.strip().replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise CursorInvalid("it is not URL-safe base64") from exc
+        raise CursorInvalid("it is not base64") from exc
 
 
 def _digest(body: bytes) -> bytes:

@@ -13,14 +13,18 @@ from pathlib import Path
 import nats
 import psycopg
 import pytest
+import redis
 import redis.asyncio
 from nats.js.api import StreamConfig
 
+from tests.fixtures.databases import database
 from tests.fixtures.eventually import eventually
 from zephyr.stack import binaries
 from zephyr.stack.errors import DataInUse, StartFailed
+from zephyr.stack.log import LogFile
 from zephyr.stack.nats import NatsServer
 from zephyr.stack.postgres import NOBODY, PostgresServer
+from zephyr.stack.process import ChildProcess
 from zephyr.stack.server import HOST, Server
 from zephyr.stack.stack import Stack
 from zephyr.stack.valkey import ValkeyServer
@@ -74,14 +78,15 @@ async def test_children_lead_their_own_group(server: Server) -> None:
 
 
 async def test_a_taken_port_is_an_error_that_says_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zephyr.stack.server.START_TIMEOUT_S", 1.0)
     await server.stop()
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(server.address)
         taken.listen()
-        with pytest.raises(StartFailed, match=r"(?i)address already in use") as raised:
-            await server.start()
+        with monkeypatch.context() as patience:
+            patience.setattr("zephyr.stack.server.START_TIMEOUT_S", 3.0)
+            with pytest.raises(StartFailed, match=r"(?i)address already in use") as raised:
+                await server.start()
     assert str(server.log.path) in raised.value.mend
     await server.start()
 
@@ -120,6 +125,20 @@ async def test_postgres_streams_logically_and_keeps_its_data_over_a_kill(
             " FROM kept, pg_replication_slots"
         )
         assert await found.fetchone() == ("äöü €", "kept", "UTF8", "logical")
+
+
+async def test_postgres_starts_though_its_former_process_id_is_anothers(
+    spare_postgres: PostgresServer,
+) -> None:
+    await spare_postgres.kill()
+    user = NOBODY if os.geteuid() == 0 else None
+    other = ChildProcess.spawn(["sleep", "600"], LogFile(spare_postgres.data / "other.log"), user=user)
+    try:
+        status = spare_postgres.data / "cluster" / "postmaster.pid"
+        status.write_text(status.read_text().replace(str(spare_postgres.pid), str(other.pid), 1))
+        await spare_postgres.start()
+    finally:
+        other.kill()
 
 
 async def test_postgres_quotes_the_cause(tmp_path: Path) -> None:
@@ -172,6 +191,30 @@ async def test_a_stack_that_fails_to_start_leaves_nothing_running(tmp_path: Path
         await stack.__aenter__()
     assert not any(server.is_running for server in stack.servers)
     assert all(server.port is None or _is_free(server.port) for server in stack.servers)
+
+
+def test_each_test_has_databases_of_its_own(
+    postgres_server: PostgresServer, postgres_dsn: str, migrated_dsn: str, redis_url: str, slot_name: str
+) -> None:
+    with database(postgres_server) as third:
+        assert len({postgres_dsn, migrated_dsn, third}) == 3
+        with psycopg.connect(third) as connection:
+            connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot_name,))
+    with psycopg.connect(postgres_dsn) as connection:
+        found = connection.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", (slot_name,))
+        assert found.fetchall() == []
+        databases = connection.execute("SELECT datname FROM pg_database").fetchall()
+        assert third.rpartition("/")[2] not in {name for (name,) in databases}
+        assert connection.execute("SELECT to_regclass('notes')").fetchone() == (None,)
+    with psycopg.connect(migrated_dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM notes").fetchone() == (0,)
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.dbsize() == 0
+
+
+async def test_waiting_in_vain_says_for_what() -> None:
+    with pytest.raises(AssertionError, match=r"not within 0.05 s: a thing; the last try gave 0"):
+        await eventually(lambda: 0, timeout=0.05, what="a thing")
 
 
 @as_root

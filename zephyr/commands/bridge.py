@@ -37,7 +37,7 @@ def run_bridge(
         typer.Option(help="Mapping file; the one for notes and users by default.", envvar="ZEPHYR_MAPPING"),
     ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Write slot, term and process id to this file once changes stream.")
+        Path | None, typer.Option(help="Write slot, term and process id to this file while changes stream.")
     ] = None,
 ) -> None:
     """Stream changes until SIGTERM. Goes on by itself when Postgres or NATS went away and came back."""
@@ -68,8 +68,12 @@ def new_epoch(
 
 
 async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
-    def streams(term: Term) -> None:
-        if ready_file is not None:
+    def streams(term: Term | None) -> None:
+        if ready_file is None:
+            return
+        if term is None:
+            ready_file.unlink(missing_ok=True)
+        else:
             write_json(ready_file, {"slot": term.slot, "term": term.term, "pid": os.getpid()})
 
     bridge = asyncio.ensure_future(Bridge(settings, load_mapping(settings.mapping), streams).run())

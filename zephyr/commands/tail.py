@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from google.protobuf.json_format import MessageToDict
 
+from protos.events.v1.stream_pb2 import StreamedEvent
 from realtime.client import Client, ReceivedEvent, Start, Subscription
 from realtime.cursor import Cursor, text_to_bytes
 from realtime.filters import Filter
@@ -109,13 +110,12 @@ async def _tail(target: str, wanted: Filter, start: Start, count: int | None, as
 
 def cursor_text(cursor: bytes) -> str:
     """A cursor as it stands on a command line."""
-    return base64.urlsafe_b64encode(cursor).decode().rstrip("=")
+    return base64.b64encode(cursor).decode()
 
 
 def _as_json(received: ReceivedEvent) -> str:
-    event = MessageToDict(received.event, preserving_proto_field_name=True)
-    record = {"cursor": cursor_text(received.cursor), "sequence": received.sequence, "event": event}
-    return json.dumps(record, ensure_ascii=False)
+    streamed = StreamedEvent(sequence=received.sequence, cursor=received.cursor, event=received.event)
+    return json.dumps(MessageToDict(streamed), ensure_ascii=False)
 
 
 def _as_text(received: ReceivedEvent) -> str:

@@ -29,6 +29,8 @@ from zephyr.stack.server import HOST, Server, free_port
 NOBODY = User(65534, 65534)
 ROLE = "zephyr"
 DATABASE = "zephyr"
+# Above the highest process id that Linux gives (2^22).
+NO_PROCESS = b"4194305"
 PROBE_TIMEOUT_S = 5
 
 SETTINGS: Mapping[str, str] = {
@@ -89,6 +91,7 @@ class PostgresServer(Server):
 
     def spawn(self) -> ChildProcess:
         self.port = self.port or free_port()
+        self._free_status_file()
         settings = {**self._settings, "port": str(self.port)}
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return self._run_in(self._cluster, "postgres", *words, death_signal=signal.SIGQUIT)
@@ -115,6 +118,24 @@ class PostgresServer(Server):
         except FileNotFoundError:
             return False
         return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
+
+    def _free_status_file(self) -> None:
+        """Lets a start go on when the process id of a killed postmaster is another process's now.
+
+        Postgres would refuse as long as that process lives, which happens after a restart of
+        a machine or container. The id is replaced, the file stays: Postgres itself must still
+        see there whether processes of the killed one use its shared memory.
+        """
+        status = self._cluster / "postmaster.pid"
+        try:
+            pid, newline, rest = status.read_bytes().partition(b"\n")
+            process = Path("/proc", pid.strip().decode("ascii")) / "stat"
+            name, _, state = process.read_text(encoding="utf-8").partition("(")[2].rpartition(") ")
+        except (FileNotFoundError, ProcessLookupError):
+            return  # no status file, no such process, or no /proc: nothing to tell apart
+        if name != "postgres" or state.startswith("Z"):
+            with status.open("r+b") as stream:
+                stream.write(NO_PROCESS + newline + rest)
 
     async def _init_cluster(self) -> None:
         """Makes the cluster under another name first, so that one that is there is whole."""

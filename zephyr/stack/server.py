@@ -76,16 +76,19 @@ class Server(ABC):
         if self.is_running:
             return
         first_start = self.port is None
+        trouble = ""
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await self.prepare()
-                while not await self._start_once():
+                while passing := await self._start_once():
+                    trouble = passing
                     if first_start:
                         self.port = None
                     await asyncio.sleep(RETRY_AFTER_S)
         except TimeoutError as error:
             raise StartFailed(
-                f"{self.title} gave no answer within {START_TIMEOUT_S:.0f} s: {self.log.cause()}",
+                f"{self.title} gave no answer within {START_TIMEOUT_S:.0f} s: "
+                f"{trouble or self.log.cause() or 'it said nothing'}",
                 f"see its log in {self.log.path}",
             ) from error
         except OSError as error:
@@ -130,21 +133,21 @@ class Server(ABC):
     async def answers(self, pid: int) -> bool:
         """Whether the process ``pid`` answers a real connection; learns the port if need be."""
 
-    async def _start_once(self) -> bool:
-        """False when it failed for a reason that passes."""
+    async def _start_once(self) -> str:
+        """Gives the cause when it failed for a reason that passes, and nothing when it runs."""
         child = self.spawn()
         try:
             while child.exit_code is None:
                 if await self.answers(child.pid):
                     self._child = child
-                    return True
+                    return ""
                 await asyncio.sleep(PROBE_EVERY_S)
         finally:
             if self._child is not child:
                 child.kill()
-        log = "\n".join(self.log.tail())
-        if any(trouble in log for trouble in self.passing_troubles):
-            return False
+        for line in self.log.tail():
+            if any(trouble in line for trouble in self.passing_troubles):
+                return line
         raise StartFailed(
             f"{self.title} did not start: {self.log.cause() or f'exit code {child.exit_code}'}",
             f"see its log in {self.log.path}",
