@@ -22,6 +22,7 @@ NO_MESSAGE = 10037
 STREAM_NOT_FOUND = 10059
 FENCED = 10071
 """Error codes of the API: no such message, no such stream, wrong last sequence of a subject."""
+_RETRY_AFTER_S = 0.05
 _UNAVAILABLE = 503
 """Status of an answer: no leader, or no resources, at the moment."""
 
@@ -120,25 +121,31 @@ async def connect_nats(url: str, timeout_s: float) -> NatsClient:
     Raises:
         Unreachable: nobody answers, or the connection was refused.
     """
+    causes: list[Exception] = []
+
+    async def note(error: Exception) -> None:
+        # nats-py prints errors otherwise. Later, each request that one concerns fails by itself.
+        causes[:] = [error]
+
     try:
         return await nats.connect(
             url,
             name="zephyr-bridge",
             allow_reconnect=False,
             connect_timeout=max(1, int(timeout_s)),
-            error_cb=_ignore,
+            # These count for the first connection too, whatever allow_reconnect says.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=_RETRY_AFTER_S,
+            error_cb=note,
             ping_interval=10,
             max_outstanding_pings=2,
         )
     except (nats.errors.Error, OSError, ValueError) as exc:
+        cause = causes[-1] if causes and isinstance(exc, nats.errors.NoServersError) else exc
         raise Unreachable(
-            f"NATS cannot be reached at {url.rsplit('@', 1)[-1]}: {exc or type(exc).__name__}",
+            f"NATS cannot be reached at {url.rsplit('@', 1)[-1]}: {cause or type(cause).__name__}",
             "start it, or correct ZEPHYR_NATS_URL",
         ) from exc
-
-
-async def _ignore(_: Exception) -> None:
-    """nats-py prints errors otherwise; each request that they concern fails by itself."""
 
 
 def parse_headers(data: bytes) -> dict[str, str]:

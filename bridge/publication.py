@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from bridge.errors import SourceUnfit, Unreachable
+from bridge.errors import EpochLost, SourceUnfit, Unreachable
 
 _PUBLISHED = """
 SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %(publication)s
@@ -23,11 +23,15 @@ FROM pg_publication WHERE pubname = %(publication)s
 
 
 async def ensure_publication(
-    connection: AsyncConnection[tuple[object, ...]], publication: str, tables: Iterable[str]
+    connection: AsyncConnection[tuple[object, ...]], publication: str, tables: Iterable[str], create: bool
 ) -> None:
     """Makes the publication, or brings it to the mapped tables (``schema.table``).
 
+    Without ``create`` it must be there: the slot exists, and decoding passes over the changes from
+    before a publication was made.
+
     Raises:
+        EpochLost: it must be there and is not.
         SourceUnfit: the role may not do it, or the publication leaves operations out.
         Unreachable: Postgres went away.
     """
@@ -37,6 +41,11 @@ async def ensure_publication(
     try:
         found = await (await connection.execute(_OPTIONS, {"publication": publication})).fetchone()
         if found is None:
+            if not create:
+                raise EpochLost(
+                    f"the publication {publication!r} is gone: changes since it went may be missing",
+                    "run: zephyr bridge new-epoch",
+                )
             await connection.execute(
                 sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)").format(
                     name, listed
@@ -61,4 +70,9 @@ async def ensure_publication(
             " WITH (publish_via_partition_root = true)",
         ) from exc
     except psycopg.OperationalError as exc:
-        raise Unreachable(f"Postgres went away: {exc}") from exc
+        raise Unreachable(f"Postgres went away: {' '.join(str(exc).split())}") from exc
+    except psycopg.Error as exc:
+        raise SourceUnfit(
+            f"the publication {publication!r} cannot be made: {' '.join(str(exc).split())}",
+            "see the server's log",
+        ) from exc

@@ -58,11 +58,13 @@ class Publisher:
         self._owner_at = 0.0
         self._bytes_since_mark = 0
         self._bytes_since_owner = 0
+        self._last_term = 0
         self.term = 0
         self.last_sequence = 0
 
     async def begin_term(self) -> None:
-        """Writes the owner mark of a new term.
+        """Writes the owner mark of a new term. The position mark was read before: whoever does not
+        belong here must not fence the one who does.
 
         Raises:
             Fenced: another bridge writes owner marks at the same time.
@@ -74,7 +76,7 @@ class Publisher:
             mark = _read_mark(last, mark)
             if mark.epoch != self._state.epoch:
                 raise _other_epoch(mark.epoch, self._state.epoch)
-        self.term = mark.term + 1
+        self.term = max(mark.term, self._last_term) + 1
         await self._write_owner(last.sequence if last is not None else 0)
 
     async def write_first_position(self) -> None:
@@ -87,8 +89,8 @@ class Publisher:
         headers = {"Nats-Expected-Last-Sequence": "0"}
         await self._store(fmt.POSITION_SUBJECT, mark.SerializeToString(), headers)
 
-    async def read_tail(self) -> Tail:
-        """The checkpoint: the last position mark, then forward to the stream's end.
+    async def read_mark(self) -> PositionMark:
+        """The last position mark.
 
         Raises:
             StreamUnfit: no position mark is left, so nobody knows what is stored.
@@ -103,9 +105,19 @@ class Publisher:
         mark = _read_mark(last, PositionMark())
         self._check_source(mark)
         self._position_sequence = last.sequence
+        self._last_term = mark.term
         self._marked_at = time.monotonic()
+        return mark
+
+    async def read_tail(self) -> Tail:
+        """The checkpoint: the last position mark, then forward to the stream's end.
+
+        Raises:
+            StreamUnfit, EpochLost: as ``read_mark``.
+        """
+        mark = await self.read_mark()
         position = Position(mark.commit_lsn, mark.index, mark.complete) if mark.commit_lsn else None
-        sequence = last.sequence + 1
+        sequence = self._position_sequence + 1
         while (message := await self._jetstream.next(_EVENTS, sequence)) is not None:
             sequence = message.sequence + 1
             place = message.headers.get(fmt.COMMIT)
@@ -121,11 +133,7 @@ class Publisher:
             Fenced: another bridge owns the stream.
             Unreachable: no answer, so this term is over.
         """
-        sequence = await self._store(subject, payload, headers | self._fence)
-        size = len(subject) + len(payload) + _OVERHEAD_BYTES
-        self._bytes_since_mark += size
-        self._bytes_since_owner += size
-        return sequence
+        return await self._store(subject, payload, headers | self._fence)
 
     async def mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> None:
         """Stores a position mark: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
@@ -196,6 +204,10 @@ class Publisher:
                 raise await self._fenced() from exc
             raise Unreachable(exc.message, "see the broker's log; trying again") from exc
         self.last_sequence = sequence
+        # Marks count too: an idle source stores nothing else.
+        size = len(subject) + len(payload) + _OVERHEAD_BYTES
+        self._bytes_since_mark += size
+        self._bytes_since_owner += size
         return sequence
 
     async def _fenced(self) -> Fenced | Unreachable:

@@ -68,8 +68,8 @@ class Pump:
         while True:
             for data in await self._frames.read(self._mark_interval_s):
                 await self._take(data)
-            if self._begin is None:
-                await self._mark_if_due()
+            # In a transaction as well: one that stalls, or is only skipped, must not let the marks age.
+            await self._mark_if_due()
 
     async def _take(self, data: bytes) -> None:
         frame = parse_frame(data)

@@ -31,6 +31,7 @@ from bridge.pump import Pump
 from bridge.settings import BridgeSettings
 from bridge.slot import ReplicationConnection, SlotState, Source, open_replication, translate
 from bridge.stream import StreamState, create_stream, fit_stream, new_epoch, read_stream
+from protos.events.v1.mark_pb2 import PositionMark
 
 log = structlog.get_logger("bridge")
 
@@ -93,22 +94,24 @@ class Bridge:
         settings = self._settings
         replication = await open_replication(settings.postgres_dsn)
         stack.push_async_callback(replication.close)
-        await replication.lock(settings.slot, settings.lock_wait_s)
+        sender_timeout_s = await replication.sender_timeout_s()
+        await replication.lock(settings.slot, self._lock_wait_s(sender_timeout_s))
         source = await replication.identify()
-        fitted = await self._prepare_source()
+        slot = await replication.slot_state(settings.slot)
+        fitted = await self._prepare_source(slot)
 
         connection = await connect_nats(settings.nats_url, settings.publish_timeout_s)
         stack.push_async_callback(connection.close)
         jetstream = JetStream(connection, settings.stream, settings.publish_timeout_s)
 
-        slot = await replication.slot_state(settings.slot)
         state = await self._open_stream(jetstream, slot)
         publisher = Publisher(jetstream, state, source)
         if state.last_sequence == 0:
             await publisher.write_first_position()
+        self._check_slot(slot, await publisher.read_mark())
         await publisher.begin_term()
         tail = await publisher.read_tail()
-        wal_lsn, slot = await self._open_slot(replication, publisher, tail, slot)
+        wal_lsn = await self._open_slot(replication, publisher, tail, slot)
 
         encoder = Encoder(
             fitted, source.system_id, source.database, state.epoch, self._event_limit(jetstream.max_payload)
@@ -116,12 +119,16 @@ class Bridge:
         ledger = Ledger(settings.hold_back_s)
         ledger.stored(wal_lsn, time.monotonic())
         pump = Pump(replication, encoder, publisher, ledger, tail.position, wal_lsn, settings.mark_interval_s)
-        sender_timeout_s = await replication.sender_timeout_s()
         await replication.start(settings.slot, settings.publication)
         self._streams(Term(settings.slot, settings.stream, state.epoch, publisher.term, tail.position))
         await _run_together(pump, _confirm(replication, ledger, settings.mark_interval_s, sender_timeout_s))
 
-    async def _prepare_source(self) -> FittedMapping:
+    def _lock_wait_s(self, sender_timeout_s: float) -> float:
+        # A session of ours that the network cut off keeps the lock until the server gives it up.
+        wait_s = self._settings.lock_wait_s
+        return max(wait_s, sender_timeout_s + 5) if self._has_streamed else wait_s
+
+    async def _prepare_source(self, slot: SlotState | None) -> FittedMapping:
         try:
             async with await psycopg.AsyncConnection.connect(
                 self._settings.postgres_dsn,
@@ -130,7 +137,10 @@ class Bridge:
                 application_name="zephyr-bridge-setup",
             ) as connection:
                 fitted = await check_fit(connection, self._mapping)
-                await ensure_publication(connection, self._settings.publication, self._mapping.tables)
+                publication = self._settings.publication
+                await ensure_publication(connection, publication, self._mapping.tables, create=slot is None)
+                # Now that it is there: it may filter rows or columns.
+                await check_fit(connection, self._mapping, publication)
                 return fitted
         except psycopg.OperationalError as exc:
             raise translate(exc) from exc
@@ -149,30 +159,41 @@ class Bridge:
         log.info("making the stream", stream=self._settings.stream)
         return await create_stream(jetstream, self._settings, new_epoch())
 
-    async def _open_slot(
-        self, replication: ReplicationConnection, publisher: Publisher, tail: Tail, slot: SlotState | None
-    ) -> tuple[int, SlotState]:
-        """The slot, and the WAL position up to which the stream is known to be whole."""
+    def _check_slot(self, slot: SlotState | None, mark: PositionMark) -> None:
+        """Holds the slot against the last mark, before anything is written.
+
+        Raises:
+            EpochLost: changes between the two may be missing.
+        """
         name = self._settings.slot
-        is_new = tail.position is None and tail.mark.wal_lsn == 0
+        if mark.wal_lsn == 0:
+            return
         if slot is None:
-            if not is_new:
-                raise EpochLost(
-                    f"the slot {name!r} is gone: changes since {tail.mark.wal_lsn:X} may be missing",
-                    "run: zephyr bridge new-epoch",
-                )
-            log.info("making the slot", slot=name)
-            slot = SlotState(await replication.create_slot(name), None)
-        if is_new:
-            await publisher.mark(Position(0, 0), slot.confirmed_lsn, 0)
-            return slot.confirmed_lsn, slot
-        if slot.confirmed_lsn > tail.mark.wal_lsn:
+            raise EpochLost(
+                f"the slot {name!r} is gone: changes since {mark.wal_lsn:X} may be missing",
+                "run: zephyr bridge new-epoch",
+            )
+        if slot.confirmed_lsn > mark.wal_lsn:
             raise EpochLost(
                 f"the stream lost its end: the slot {name!r} was confirmed to {slot.confirmed_lsn:X}, the last"
-                f" mark says {tail.mark.wal_lsn:X}",
+                f" mark says {mark.wal_lsn:X}",
                 "run: zephyr bridge new-epoch; then raise ZEPHYR_BRIDGE_HOLD_BACK_S above the broker's sync_interval",
             )
-        return tail.mark.wal_lsn, slot
+
+    async def _open_slot(
+        self, replication: ReplicationConnection, publisher: Publisher, tail: Tail, slot: SlotState | None
+    ) -> int:
+        """Makes the slot if need be; gives the WAL position up to which the stream is known to be whole."""
+        self._check_slot(slot, tail.mark)
+        wal_lsn = tail.mark.wal_lsn
+        if slot is None:
+            log.info("making the slot", slot=self._settings.slot)
+            wal_lsn = await replication.create_slot(self._settings.slot)
+        elif not wal_lsn:
+            wal_lsn = slot.confirmed_lsn
+        # Each term renews both marks, so that no number of short terms makes a limit evict one.
+        await publisher.mark(tail.position or Position(0, 0), wal_lsn, tail.mark.wal_time)
+        return wal_lsn
 
     def _event_limit(self, max_payload: int) -> int:
         limit = min(self._settings.max_event_bytes, max_payload - _HEADER_ROOM_BYTES)

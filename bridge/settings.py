@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bridge.errors import SettingInvalid
 
 _MIB = 1024 * 1024
+_MAX_AGE_S = 9e9
+"""What 64 bits of nanoseconds hold."""
 _SLOT_NAME = re.compile(r"[a-z0-9_]{1,63}\Z")
 _STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
 
@@ -37,7 +39,7 @@ class BridgeSettings(BaseSettings):
     slot: str = "zephyr"
     publication: str = "zephyr"
 
-    stream_max_age_s: Annotated[float, Field(ge=0)] = 0
+    stream_max_age_s: Annotated[float, Field(ge=0, le=_MAX_AGE_S)] = 0
     stream_max_bytes: Annotated[int, Field(ge=0)] = 0
     stream_max_msgs: Annotated[int, Field(ge=0)] = 0
     stream_replicas: Annotated[int, Field(ge=1, le=5)] = 1
@@ -51,7 +53,7 @@ class BridgeSettings(BaseSettings):
         float, Field(gt=0, le=60, validation_alias=_env("ZEPHYR_BRIDGE_MARK_INTERVAL_S"))
     ] = 2
     publish_timeout_s: Annotated[
-        float, Field(gt=0, validation_alias=_env("ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S"))
+        float, Field(gt=0, le=600, validation_alias=_env("ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S"))
     ] = 5
 
     @field_validator("slot", "publication")
@@ -89,5 +91,13 @@ def load_settings(**given: object) -> BridgeSettings:
     except ValidationError as exc:
         first = exc.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "?"
-        variable = name if name.startswith("ZEPHYR_") else f"ZEPHYR_{name.upper()}"
-        raise SettingInvalid(f"{variable}: {first['msg']}", "correct it in the environment") from exc
+        raise SettingInvalid(f"{_variable(name)}: {first['msg']}", "correct it in the environment") from exc
+
+
+def _variable(name: str) -> str:
+    """The variable of a setting that is named by its field or by one of its aliases."""
+    field = BridgeSettings.model_fields.get(name)
+    alias = field.validation_alias if field is not None else None
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[-1])
+    return name if name.startswith("ZEPHYR_") else f"ZEPHYR_{name.upper()}"

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import grpc
-import nats
 import nats.errors
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -35,6 +34,8 @@ from realtime.source import Source
 from realtime.subscription import Feed
 
 log = structlog.get_logger("server")
+
+_CONNECT_S = 5
 
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 _OPTIONS = (
@@ -94,6 +95,7 @@ class Server:
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
             )
             await _say_health(health_servicer, is_serving=False)
+            address = await _listen(server, settings.listen)
 
             async with asyncio.TaskGroup() as tasks:
                 owned = [
@@ -101,7 +103,6 @@ class Server:
                     tasks.create_task(project(Projector(cache), feed), name="projector"),
                 ]
                 try:
-                    address = await _listen(server, settings.listen)
                     await self._serve(source, health_servicer, address, on_serving)
                     await health_servicer.enter_graceful_shutdown()
                     streams.drain()
@@ -143,28 +144,37 @@ async def _connect(url: str) -> NatsClient:
     async def reconnected() -> None:
         log.info("NATS is back")
 
-    async def failed(exc: Exception) -> None:
-        log.debug("NATS", error=str(exc) or type(exc).__name__)
+    cause = ""
 
+    async def failed(exc: Exception) -> None:
+        nonlocal cause
+        cause = str(exc) or type(exc).__name__
+        log.debug("NATS", error=cause)
+
+    connection = NatsClient()
     try:
-        return await nats.connect(
-            url,
-            name="zephyr-server",
-            connect_timeout=5,
-            allow_reconnect=True,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
-            ping_interval=10,
-            max_outstanding_pings=2,
-            disconnected_cb=disconnected,
-            reconnected_cb=reconnected,
-            error_cb=failed,
-        )
+        # nats-py tries for ever with these options, the first time too.
+        async with asyncio.timeout(_CONNECT_S):
+            await connection.connect(
+                url,
+                name="zephyr-server",
+                connect_timeout=_CONNECT_S,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it sleeps for it: a float will do
+                ping_interval=10,
+                max_outstanding_pings=2,
+                disconnected_cb=disconnected,
+                reconnected_cb=reconnected,
+                error_cb=failed,
+            )
     except (nats.errors.Error, OSError, ValueError) as exc:
+        await connection.close()
         raise SourceUnavailable(
-            f"NATS cannot be reached at {url.rsplit('@', 1)[-1]}: {exc or type(exc).__name__}",
+            f"NATS cannot be reached at {url.rsplit('@', 1)[-1]}: {cause or exc or type(exc).__name__}",
             "start it, or correct ZEPHYR_NATS_URL",
         ) from exc
+    return connection
 
 
 async def _listen(server: grpc.aio.Server, listen: str) -> str:

@@ -13,7 +13,7 @@ from realtime.entry import Entry
 from realtime.errors import CursorReset, SourceUnavailable
 from realtime.history import Item
 from realtime.hub import Hub
-from realtime.jetstream import StreamReader
+from realtime.jetstream import StreamReader, StreamState
 from realtime.point import Point
 from realtime.subscriber import Subscriber
 
@@ -34,24 +34,28 @@ class CatchUp:
         """The point before the oldest message that is left.
 
         Raises:
-            SourceUnavailable: the broker does not answer.
+            SourceUnavailable: the broker does not answer, or a new epoch began that the hub does not know yet.
         """
-        state = await self._reader.state()
-        return Point(max(0, state.first_sequence - 1), 0, 0, 0, False)
+        state = await self._state()
+        return Point(max(0, state.first_sequence - 1), 0, 0, 0, 0)
 
-    async def run(self, subscriber: Subscriber) -> None:
-        """Returns when the subscription is live or closed.
+    async def run(self, subscriber: Subscriber, reset: asyncio.Future[CursorReset]) -> None:
+        """Returns when the subscription is live or closed, or ``reset`` is done: then the hub is another.
 
         Raises:
             CursorReset: what comes next is no longer there.
         """
         hub = self._hub
         await hub.reached(subscriber.examined.sequence)
-        while not subscriber.is_closed:
+        while not (subscriber.is_closed or reset.done()):
             after = subscriber.examined
             items = hub.history.read(after.sequence, hub.position.sequence, _RING_BATCH)
             if items is None:
                 items = await self._read_stream(after)
+                if subscriber.is_closed or reset.done():
+                    return
+                if not items:
+                    self._skip_hole(subscriber)
             else:
                 self._take_on_numbering(subscriber)
                 if not items:
@@ -79,17 +83,21 @@ class CatchUp:
             subscriber.renumber(here.stored - own.stored, here.internal - own.internal)
 
     async def _read_stream(self, after: Point) -> list[Item]:
-        """The next page of what is released. Waits while the broker is away."""
+        """The next page of what is released; none of it when the next message is not released yet.
+
+        Waits while the broker is away, and while a replica that lags gives nothing.
+        """
         entries: list[Entry] = []
         is_read = False
         while not is_read:
             try:
                 async with self._readers:
                     entries = await self._reader.page(self._hub.epoch, after.sequence)
-                    if not entries or entries[0].sequence > after.sequence + 1:
-                        await self._check_expired(after)
-                is_read = True
+                    await self._check(after, entries)
+                is_read = bool(entries)
             except SourceUnavailable:
+                is_read = False
+            if not is_read:
                 await asyncio.sleep(_PAUSE_S)
         items: list[Item] = []
         point = after
@@ -100,10 +108,36 @@ class CatchUp:
             items.append((entry, point))
         return items
 
-    async def _check_expired(self, after: Point) -> None:
-        """A hole is no loss when single messages were removed; it is when retention passed us."""
+    async def _check(self, after: Point, entries: list[Entry]) -> None:
+        """Whether a page is of this epoch and whole, asked after it was read.
+
+        A hole is no loss when single messages were removed; it is when retention passed us.
+        """
+        state = await self._state()
+        missing = after.sequence + 1
+        for entry in entries:
+            if entry.sequence > missing:
+                break
+            missing += 1
+        else:
+            if entries:
+                return
+        if state.first_sequence > missing:
+            raise CursorReset("EXPIRED", f"the stream begins at {state.first_sequence}, {missing} was next")
+
+    def _skip_hole(self, subscriber: Subscriber) -> None:
+        """The next message stands behind the hub's position: all up to there were removed singly."""
+        edge = self._hub.position
+        own = subscriber.examined
+        subscriber.examine(own._replace(sequence=edge.sequence, timestamp_ns=edge.timestamp_ns))
+
+    async def _state(self) -> StreamState:
+        """The stream's state, if it is the stream that the hub reads.
+
+        Raises:
+            SourceUnavailable: the broker does not answer, or a new epoch began that the hub does not know yet.
+        """
         state = await self._reader.state()
-        if state.first_sequence > after.sequence + 1:
-            raise CursorReset(
-                "EXPIRED", f"the stream begins at {state.first_sequence}, {after.sequence + 1} was next"
-            )
+        if state.epoch != self._hub.epoch:
+            raise SourceUnavailable("a new epoch began just now")
+        return state

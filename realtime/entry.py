@@ -1,6 +1,6 @@
 """One message of the stream, read once and shared by all who want it.
 
-The subject and the headers say where it goes; the payload is not decoded to be delivered.
+The subject and the headers say where it goes; the payload is checked once, and not used.
 ``frame`` is the event as it stands in a response, tag and length included, so that a
 response is a join of ready-made bytes.
 """
@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from protos.events.v1 import stream_format as fmt
+from protos.events.v1.event_pb2 import Event
 from protos.events.v1.stream_pb2 import Events, StreamedEvent
 from realtime.cursor import Cursor
 from realtime.wire import delimited, varint_field
@@ -52,8 +55,11 @@ def make_entry(
     """The entry of a message as the broker gave it.
 
     What is not of the stream's format (anybody may publish below ``zephyr.``) counts as
-    internal with the verb ``foreign``: it is never delivered, and it stops nobody.
+    internal with the verb ``foreign``: it is never delivered, and it stops nobody. An event
+    whose payload cannot be read is delivered as its place alone, without ``event``: one such
+    message in a frame would make the whole frame unreadable to every client.
     """
+    verb = headers.get(fmt.VERB, "")
     try:
         parsed = fmt.parse_subject(subject)
         text = headers.get(fmt.COMMIT)
@@ -62,18 +68,26 @@ def make_entry(
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, payload, b"")
     if parsed is None:
         return Entry(sequence, timestamp_ns, None, subject.rsplit(".", 1)[1], None, payload, b"")
+    if not verb:
+        return Entry(sequence, timestamp_ns, None, FOREIGN, None, payload, b"")
     cursor = Cursor(epoch, sequence, timestamp_ns).encode()
-    body = (
-        varint_field(_SEQUENCE_FIELD, sequence)
-        + delimited(_CURSOR_FIELD, cursor)
-        + delimited(_EVENT_FIELD, payload)
-    )
+    body = varint_field(_SEQUENCE_FIELD, sequence) + delimited(_CURSOR_FIELD, cursor)
+    if _is_event(payload):
+        body += delimited(_EVENT_FIELD, payload)
     return Entry(
         sequence,
         timestamp_ns,
         parsed,
-        headers.get(fmt.VERB, ""),
+        verb,
         place,
         payload,
         delimited(_EVENTS_FIELD, body),
     )
+
+
+def _is_event(payload: bytes) -> bool:
+    try:
+        Event.FromString(payload)
+    except DecodeError:
+        return False
+    return True

@@ -65,7 +65,9 @@ class Hub:
         self._reset: asyncio.Future[CursorReset] | None = None
 
     def begin(self, epoch: str, start: Point, memberships: Iterable[Entry] = ()) -> None:
-        """Begins at ``start`` with an empty ring, in a (new) epoch."""
+        """Begins at ``start`` with an empty ring, in a (new) epoch. Who listens stays where it was."""
+        for subscriber in list(self._members):
+            self.detach(subscriber)
         self.epoch = epoch
         self.position = start
         self.head = start.sequence

@@ -7,6 +7,7 @@ fast. Source: the NATS documentation, "JetStream wire API reference", and ADR-31
 
 from __future__ import annotations
 
+import asyncio
 import re
 from calendar import timegm
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class StreamReader:
                 )
                 while True:
                     message = await subscription.next_msg(timeout=self.timeout_s)
+                    _raise_if_cancelled()
                     headers = message.headers or {}
                     sequence = headers.get("Nats-Sequence")
                     if sequence is None:
@@ -135,7 +137,18 @@ class StreamReader:
             message = await self.connection.request(f"$JS.API.{request}", payload, timeout=self.timeout_s)
         except (nats.errors.Error, OSError) as exc:
             raise SourceUnavailable(f"NATS does not answer: {exc or type(exc).__name__}", "start it") from exc
+        _raise_if_cancelled()
         return dict(orjson.loads(message.data))
+
+
+def _raise_if_cancelled() -> None:
+    """Raises the cancellation that asyncio.wait_for, under nats-py, swallows when the answer came with it.
+
+    Python 3.11 does so; 3.12 does not any more.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def delivered_entry(epoch: str, message: Msg) -> tuple[Entry, int]:

@@ -50,7 +50,8 @@ class Memberships:
             if subject is None or subject.kind != KIND:
                 continue
             if entry.verb in _ENDS:
-                self._forget(subject.workspace, subject.entity, entry.sequence)
+                if not self._forget(subject.workspace, subject.entity, entry.sequence):
+                    self._end_unknown(subject.workspace, entry)
             elif entry.verb == fmt.TRUNCATED:
                 for workspace, membership in list(self._of_membership):
                     self._forget(workspace, membership, entry.sequence)
@@ -65,20 +66,31 @@ class Memberships:
             return True
         return sequence <= self._ended.get((workspace, user), 0)
 
-    def _forget(self, workspace: str, membership: str, sequence: int) -> None:
+    def _forget(self, workspace: str, membership: str, sequence: int) -> bool:
+        """Whether the membership was known."""
         user = self._of_membership.pop((workspace, membership), None)
         if user is None:
-            return
+            return False
         workspaces = self._of_user[user]
         workspaces[workspace] -= 1
         if workspaces[workspace] == 0:
             del workspaces[workspace]
-            self._ended[workspace, user] = sequence
-            self._ended.move_to_end((workspace, user))
-            if len(self._ended) > _ENDED_KEPT:
-                self._ended.popitem(last=False)
+            self._note_end(workspace, user, sequence)
         if not workspaces:
             del self._of_user[user]
+        return True
+
+    def _end_unknown(self, workspace: str, entry: Entry) -> None:
+        """An end whose beginning this server did not see tells itself who was a member until then."""
+        user = _user_of(entry)
+        if user is not None and workspace not in self._of_user.get(user, ()):
+            self._note_end(workspace, user, entry.sequence)
+
+    def _note_end(self, workspace: str, user: str, sequence: int) -> None:
+        self._ended[workspace, user] = sequence
+        self._ended.move_to_end((workspace, user))
+        if len(self._ended) > _ENDED_KEPT:
+            self._ended.popitem(last=False)
 
 
 def _user_of(entry: Entry) -> str | None:

@@ -12,14 +12,14 @@ class Point(NamedTuple):
     """Up to and including ``sequence``: ``stored`` messages, ``internal`` of them marks.
 
     Counts start anywhere: only the difference of two points of one numbering means something.
-    ``transaction_open`` says that the last event's transaction goes on after the point.
+    ``open_lsn`` names the transaction that goes on after the point; 0 when none does.
     """
 
     sequence: int
     timestamp_ns: int
     stored: int
     internal: int
-    transaction_open: bool
+    open_lsn: int
 
     def after(self, entry: Entry) -> Point:
         """The point right after the next entry."""
@@ -29,7 +29,7 @@ class Point(NamedTuple):
             entry.timestamp_ns,
             self.stored + 1,
             self.internal + entry.is_internal,
-            self.transaction_open if place is None else place.count == 0,
+            self.open_lsn if place is None else 0 if place.count else place.lsn,
         )
 
     def renumbered(self, stored: int, internal: int) -> Point:
@@ -40,5 +40,5 @@ class Point(NamedTuple):
         return Cursor(epoch, self.sequence, self.timestamp_ns)
 
 
-ORIGIN = Point(0, 0, 0, 0, False)
+ORIGIN = Point(0, 0, 0, 0, 0)
 """Before the first message."""

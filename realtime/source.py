@@ -14,7 +14,7 @@ consumers).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import nats.errors
 import structlog
@@ -35,7 +35,8 @@ _HEARTBEAT_S = 1.0
 _SILENCE_S = 3.5
 _PAUSE_S = 0.5
 _PENDING_BYTES = 64 * 1024 * 1024
-_CONTROL = "100"
+_DELIVERED = "$JS.ACK."
+"""How the reply subject of a stored message begins; the consumer's own words have another, or none."""
 _MEMBERSHIPS = f"{fmt.ROOT}.{fmt.SHARD}.*.{MEMBERSHIP}.*.row"
 
 
@@ -83,8 +84,20 @@ class Source:
             ends_when_idle=False,
         )
 
-    def _take(self, entries: list[Entry]) -> None:
-        self._hub.take(entries)
+    async def _take(self, entries: list[Entry]) -> None:
+        """Hands over what was delivered, up to a gap that retention made under the consumer.
+
+        Raises:
+            SourceUnavailable: there is such a gap. The next session ends the subscriptions.
+        """
+        whole = entries[: _before_gap(self._hub.head, entries)]
+        if len(whole) < len(entries):
+            state = await self._reader.state()
+            previous = whole[-1].sequence if whole else self._hub.head
+            if state.first_sequence > previous + 1:
+                self._hub.take(whole)
+                raise SourceUnavailable("retention passed this reader")
+        self._hub.take(entries)  # a hole that is younger than the oldest message: it was removed singly
         self._note_progress()
 
     def _note_progress(self) -> None:
@@ -132,20 +145,28 @@ class Source:
         timestamp = await self._reader.timestamp_ns(before) if before else None
         memberships: list[Entry] = []
 
-        def keep(entries: list[Entry]) -> None:
+        async def keep(entries: list[Entry]) -> None:
             memberships.extend(entry for entry in entries if entry.sequence <= before)
 
         if before:
             config = {"deliver_policy": "last_per_subject", "filter_subject": _MEMBERSHIPS}
             await deliver(self._reader, state.epoch, config, keep, ends_when_idle=True)
-        self._hub.begin(state.epoch, Point(before, timestamp or 0, 0, 0, False), memberships)
+        self._hub.begin(state.epoch, Point(before, timestamp or 0, 0, 0, 0), memberships)
+
+
+def _before_gap(after: int, entries: list[Entry]) -> int:
+    """How many of the entries join ``after`` and each other without a gap in the sequence."""
+    for index, entry in enumerate(entries):
+        if entry.sequence != after + index + 1:
+            return index
+    return len(entries)
 
 
 async def deliver(
     reader: StreamReader,
     epoch: str,
     config: Mapping[str, object],
-    take: Callable[[list[Entry]], None],
+    take: Callable[[list[Entry]], Awaitable[None]],
     *,
     ends_when_idle: bool,
 ) -> None:
@@ -166,7 +187,7 @@ async def deliver(
             while True:
                 entries = await delivery.get()
                 if entries:
-                    take(entries)
+                    await take(entries)
                 elif ends_when_idle:
                     break
         finally:
@@ -217,9 +238,9 @@ class _Delivery:
     async def put(self, message: Msg) -> None:
         """Takes one message of the consumer."""
         try:
-            headers = message.headers
-            if headers is not None and headers.get("Status") == _CONTROL:
-                await self._control(message, headers)
+            # Told by the reply subject: anybody may store a message with a header named Status.
+            if not message.reply.startswith(_DELIVERED):
+                await self._control(message, message.headers or {})
             else:
                 entry, delivered = delivered_entry(self._epoch, message)
                 self._delivered += 1

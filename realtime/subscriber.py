@@ -78,6 +78,7 @@ class Subscriber:
         self._queue: deque[tuple[Point, Entry | Control]] = deque()
         self._events = 0
         self._bytes = 0
+        self._lsn = 0  # the transaction of the last event that was taken out
         self._room = asyncio.Event()
         self._room.set()
 
@@ -204,15 +205,28 @@ class Subscriber:
             parts.append(what.frame)
             size += len(what.frame)
             through = point
-            if size >= _FRAME_BYTES and not through.transaction_open:
+            if what.commit is not None:
+                self._lsn = what.commit.lsn
+            if size >= _FRAME_BYTES and not self._goes_on(through):
                 break
         self._release(len(parts), size)
         if not self._queue:
             # All that matched is in this frame: it accounts for everything examined.
             through = max(through, self.examined)
         head = self._head(through, len(parts)).SerializeToString()
-        tail = varint_field(_OPEN_FIELD, through.transaction_open)
+        tail = varint_field(_OPEN_FIELD, self._goes_on(through))
         return b"".join((head, delimited_header(_EVENTS_FIELD, size + len(tail)), *parts, tail))
+
+    def _goes_on(self, through: Point) -> bool:
+        """Whether the last event's transaction has more to come for this subscription, as far as is known."""
+        if not through.open_lsn or through.open_lsn != self._lsn:
+            return False
+        if not self._queue:
+            return True
+        point, what = self._queue[0]
+        if isinstance(what, Entry) and what.commit is not None:
+            return what.commit.lsn == self._lsn
+        return point.open_lsn == self._lsn
 
     def _release(self, events: int, size: int) -> None:
         self._events -= events

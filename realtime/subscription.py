@@ -70,12 +70,13 @@ class Feed:
             return b""
 
     async def _after(self, cursor: Cursor) -> Point:
-        if cursor.epoch != self.hub.epoch:
-            raise CursorReset(
-                "EPOCH_CHANGED",
-                f"the cursor is of epoch {cursor.epoch}, the stream of epoch {self.hub.epoch}",
-            )
         state = await self.reader.state()
+        if cursor.epoch != state.epoch:
+            raise CursorReset(
+                "EPOCH_CHANGED", f"the cursor is of epoch {cursor.epoch}, the stream of epoch {state.epoch}"
+            )
+        if state.epoch != self.hub.epoch:
+            raise SourceUnavailable("a new epoch began just now")
         if cursor.sequence > state.last_sequence:
             raise CursorReset(
                 "HISTORY_REWRITTEN",
@@ -92,7 +93,7 @@ class Feed:
                     "HISTORY_REWRITTEN",
                     f"the stream holds another message at {cursor.sequence} than the cursor saw",
                 )
-        return Point(cursor.sequence, cursor.timestamp_ns, 0, 0, False)
+        return Point(cursor.sequence, cursor.timestamp_ns, 0, 0, 0)
 
 
 async def keep_up(subscriber: Subscriber, feed: Feed) -> None:
@@ -102,7 +103,7 @@ async def keep_up(subscriber: Subscriber, feed: Feed) -> None:
     """
     hub = feed.hub
     reset = hub.reset_signal()
-    work = asyncio.ensure_future(_follow(subscriber, feed))
+    work = asyncio.ensure_future(_follow(subscriber, feed, reset))
     try:
         await asyncio.wait((reset, work), return_when=asyncio.FIRST_COMPLETED)
         if reset.done():
@@ -113,13 +114,16 @@ async def keep_up(subscriber: Subscriber, feed: Feed) -> None:
         await end(subscriber, exc, feed)
     finally:
         hub.detach(subscriber)
+        subscriber.stop()
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def _follow(subscriber: Subscriber, feed: Feed) -> None:
+async def _follow(subscriber: Subscriber, feed: Feed, reset: asyncio.Future[CursorReset]) -> None:
     while not subscriber.is_closed:
-        await feed.catch_up.run(subscriber)
+        await feed.catch_up.run(subscriber, reset)
+        if reset.done():
+            return
         if subscriber.is_live:
             subscriber.say(pb.CaughtUp(source=feed.hub.source))
             await subscriber.lagging.wait()
@@ -131,12 +135,11 @@ async def end(subscriber: Subscriber, error: RealtimeError, feed: Feed) -> None:
     if subscriber.is_closed:
         return
     if isinstance(error, CursorReset):
-        subscriber.say(
-            pb.Reset(
-                reason=_RESET_REASONS.get(error.reason, pb.RESET_REASON_UNSPECIFIED),
-                earliest_cursor=await feed.earliest(),
-            )
-        )
+        reason = _RESET_REASONS.get(error.reason, pb.RESET_REASON_UNSPECIFIED)
+        earliest = await feed.earliest()
+        if subscriber.is_closed:
+            return
+        subscriber.say(pb.Reset(reason=reason, earliest_cursor=earliest))
     elif not isinstance(error, RequestError):
         log.error("a subscription failed", subscription=subscriber.name, cause=error.message)
     subscriber.close(pb.Closed(error=to_error(error)))

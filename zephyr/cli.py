@@ -22,7 +22,7 @@ from zephyr.commands.migrate import migrate
 from zephyr.commands.serve import serve
 from zephyr.commands.tail import tail
 from zephyr.commands.up import up
-from zephyr.console import exit_code_of, output, quiet_broken_pipe, show_error
+from zephyr.console import EXIT_BROKEN_PIPE, exit_code_of, leave_broken_pipe, output, show_error
 
 app = typer.Typer(
     name="zephyr",
@@ -60,7 +60,6 @@ app.command()(health)
 
 def main() -> None:
     """Runs the command line and exits."""
-    quiet_broken_pipe()
     try:
         code = app(standalone_mode=False)
     except BaseException as exc:
@@ -71,6 +70,10 @@ def main() -> None:
 
 
 def _end(error: BaseException) -> int:
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has seen enough (``zephyr tail | head``).
+        leave_broken_pipe()
+        return EXIT_BROKEN_PIPE
     usage = getattr(error, "format_message", None)
     if usage is not None:
         context = getattr(error, "ctx", None)

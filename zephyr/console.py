@@ -7,7 +7,6 @@ one line with its cause and its mend; a traceback is shown only with ``ZEPHYR_DE
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from rich.text import Text
 T = TypeVar("T")
 
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 output = Console(highlight=False, soft_wrap=True)
@@ -68,9 +68,9 @@ def exit_code_of(error: BaseException) -> int:
     return exit_code
 
 
-def quiet_broken_pipe() -> None:
-    """Lets ``zephyr tail | head`` end without a complaint."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+def leave_broken_pipe() -> None:
+    """After a ``BrokenPipeError`` of standard output: nothing more is written to it, at exit neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_line(text: str) -> None:

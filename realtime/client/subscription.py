@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -78,7 +79,11 @@ class ReceivedEvent:
 
 
 class Subscription:
-    """Iterate it for events, or ``batches()`` for lists of them. Use it as an async context manager."""
+    """Iterate it for events, or ``batches()`` for lists of them. Use it as an async context manager.
+
+    An iteration may be left and begun again: it goes on where it was. ``cursor`` is the
+    place behind what was handed out.
+    """
 
     def __init__(self, stub: Any, wanted: Filter, start: Start, patience_s: float | None = None) -> None:
         self._stub = stub
@@ -87,6 +92,10 @@ class Subscription:
         self.patience_s = patience_s
         self._call: _Call | None = None
         self._through: int | None = None
+        self._left: deque[ReceivedEvent] = deque()
+        self._left_cursor = b""
+        self._is_closed = False
+        self._was_ready = False
         self.cursor = start.cursor
         self.is_caught_up = False
         self.source = pb.SourcePosition()
@@ -110,42 +119,65 @@ class Subscription:
             await self._connect()
 
     async def close(self) -> None:
-        """Ends the subscription."""
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        """Ends the subscription; an iteration of it ends without an error."""
+        self._is_closed = True
+        self._hang_up()
 
     async def __aiter__(self) -> AsyncIterator[ReceivedEvent]:
-        async for batch in self.batches():
-            for received in batch:
-                yield received
+        while self._left or await self._refill():
+            received = self._left.popleft()
+            self.cursor = received.cursor if self._left else self._left_cursor
+            yield received
 
     async def batches(self) -> AsyncIterator[list[ReceivedEvent]]:
-        """The events of one frame after the other. ``cursor`` moves when the next one is asked for.
+        """The events of one frame after the other.
 
         Raises:
             RealtimeError: the subscription was closed with this error.
             CoverageBroken: the frames have a gap.
         """
-        while True:
-            frame = await self._next_frame()
-            batch = [ReceivedEvent(item.event, item.sequence, item.cursor) for item in frame.events.events]
-            if batch:
-                yield batch
-            self.cursor = frame.cursor or self.cursor
+        while self._left or await self._refill():
+            batch = list(self._left)
+            self._left.clear()
+            self.cursor = self._left_cursor
+            yield batch
 
-    async def _next_frame(self) -> pb.SubscribeResponse:
-        while True:
+    async def _refill(self) -> bool:
+        """Whether there is a next frame with events; they are in ``_left`` then."""
+        while not self._is_closed:
+            frame = await self._next_frame()
+            if frame is None:
+                break
+            self._left.extend(
+                ReceivedEvent(item.event, item.sequence, item.cursor) for item in frame.events.events
+            )
+            if self._left:
+                self._left_cursor = frame.cursor
+                return True
+            self.cursor = frame.cursor or self.cursor
+        return False
+
+    async def _next_frame(self) -> pb.SubscribeResponse | None:
+        """The next frame, from a new connection if need be; None once the subscription was closed."""
+        while not self._is_closed:
+            if self._call is None:
+                await self._connect()
+                continue
             try:
-                if self._call is None:
-                    await self._connect()
                 frame = await self._receive()
                 if frame.WhichOneof("response") != "going_away":
                     return self._take(frame)
-                await asyncio.sleep(random.uniform(0, frame.going_away.retry_after_ms / 1000))
+                pause = random.uniform(0, frame.going_away.retry_after_ms / 1000)
             except Unavailable:
-                pass  # the server is away: the next turn of the loop connects anew
-            await self.close()
+                pause = 0.0  # the server is away: the next turn of the loop connects anew
+            self._hang_up()
+            await asyncio.sleep(pause)
+        return None
+
+    def _hang_up(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
     async def _connect(self) -> None:
         """Opens the stream and waits for ``ready``; tries again while the server is away."""
@@ -158,20 +190,23 @@ class Subscription:
                 await self._open()
                 return
             except Unavailable:
-                await self.close()
+                self._hang_up()
+                if self._is_closed:
+                    return
                 if deadline is not None and asyncio.get_running_loop().time() + pause > deadline:
                     raise
                 await asyncio.sleep(random.uniform(0, pause))
                 pause = min(pause * 2, _PAUSE_MAX_S)
             except BaseException:
-                await self.close()
+                self._hang_up()
                 raise
 
     async def _open(self) -> None:
         start = Start.after(self.cursor) if self.cursor else self._start
-        self._call = self._stub.Subscribe()
-        if self._through is not None:
-            self.reconnections += 1
+        try:
+            self._call = self._stub.Subscribe()
+        except grpc.aio.UsageError as exc:
+            raise RealtimeError("the client was closed", "open another") from exc
         await self._write(
             pb.SubscribeRequest(
                 open=pb.OpenSubscription(
@@ -186,10 +221,13 @@ class Subscription:
             )
         )
         self._through = None
-        frame = await self._receive()
-        self._take(frame)
-        if frame.WhichOneof("response") == "going_away":
-            raise Unavailable("the server is about to stop")
+        frame = self._take(await self._receive())
+        while frame.WhichOneof("response") != "ready":
+            if frame.WhichOneof("response") == "going_away":
+                raise Unavailable("the server is about to stop")
+            frame = self._take(await self._receive())  # after a reset comes the end, with the reason
+        self.reconnections += self._was_ready
+        self._was_ready = True
         # A live subscription that breaks before its first event goes on where it was ready.
         self.cursor = self.cursor or frame.cursor
 
@@ -207,6 +245,13 @@ class Subscription:
                 frame = await self._call.read()
         except TimeoutError as exc:
             raise Unavailable(f"the server was silent for {_SILENCE_S:g} s") from exc
+        except asyncio.CancelledError as exc:
+            # gRPC ends the call with the read. The next read begins a new one, and loses nothing.
+            self._hang_up()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Unavailable("the call was ended here") from exc  # by close(), not by cancelling the task
         except grpc.aio.AioRpcError as exc:
             raise from_rpc_error(exc) from exc
         if frame is grpc.aio.EOF:

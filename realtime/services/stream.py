@@ -2,7 +2,8 @@
 
 One loop receives requests, one loop sends frames, and each subscription has a task that
 brings it to the live edge and back. A fault of a subscription closes that subscription.
-Responses are bytes already, so the handler is registered without a serializer.
+Responses are bytes already, and a request that cannot be read is answered like any other
+fault, so the handler is registered without a serializer and a deserializer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_pb2 as pb
 from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError
@@ -54,7 +56,7 @@ class StreamService:
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server registers."""
         method: Any = grpc.stream_stream_rpc_method_handler(
-            self.subscribe, request_deserializer=pb.SubscribeRequest.FromString, response_serializer=None
+            self.subscribe, request_deserializer=None, response_serializer=None
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Subscribe": method})
 
@@ -90,12 +92,13 @@ class _Stream:
         self._limits = limits
         self._subscribers: dict[str, Subscriber] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._following: set[asyncio.Task[None]] = set()
+        self._following: dict[Subscriber, asyncio.Task[None]] = {}
         self._ready: deque[Subscriber] = deque()
         self._is_ready: set[Subscriber] = set()
         self._wake = asyncio.Event()
         self._sent = asyncio.Event()
         self._is_ending = False
+        self._is_half_closed = False
 
     async def run(self) -> None:
         """Receives and sends until the client is done and everything is sent, or it went away."""
@@ -106,7 +109,7 @@ class _Stream:
                 await self._send()
             finally:
                 self._stop_subscriptions()
-                for task in (receiving, *self._following):
+                for task in (receiving, *self._following.values()):
                     task.cancel()
 
     def go_away(self) -> None:
@@ -125,34 +128,48 @@ class _Stream:
             while self._owes_answers():
                 self._sent.clear()
                 await self._sent.wait()
-            request = await self._context.read()
-            if request is grpc.aio.EOF:
-                # Half-closed: the client asks nothing more and still listens.
+            data = await self._context.read()
+            if data is grpc.aio.EOF:
+                # The client asks nothing more; it listens while a subscription is left.
+                self._is_half_closed = True
+                self._wake.set()
                 return
-            kind = request.WhichOneof("request")
-            if kind == "open":
-                self._open(request.open)
-            elif kind == "close":
-                self._close(request.close.subscription_id)
-            elif kind == "progress":
-                self._progress(request.progress)
-            else:
-                self._refuse("", ArgumentInvalid("request", "it says neither open, close nor progress"))
+            self._serve(data)
+
+    def _serve(self, data: bytes) -> None:
+        try:
+            request = pb.SubscribeRequest.FromString(data)
+        except DecodeError:
+            self._refuse("", ArgumentInvalid("request", "it is no SubscribeRequest"))
+            return
+        kind = request.WhichOneof("request")
+        if kind == "open":
+            self._open(request.open)
+        elif kind == "close":
+            self._close(request.close.subscription_id)
+        elif kind == "progress":
+            self._progress(request.progress)
+        else:
+            self._refuse("", ArgumentInvalid("request", "it says neither open, close nor progress"))
 
     def _owes_answers(self) -> bool:
         """Whether so many answers wait that no request is read before some are sent."""
-        return len(self._ready) > self._limits.max_answers or any(
+        # Not those in _ready: the one whose frame is being written has left it, maybe for long.
+        return len(self._is_ready) > self._limits.max_answers or any(
             subscriber.queued > self._limits.mailbox.max_events + self._limits.max_answers
-            for subscriber in self._ready
+            for subscriber in self._is_ready
         )
 
     def _open(self, request: pb.OpenSubscription) -> None:
         name = request.subscription_id
+        if name in self._subscribers:
+            # Not under its name: that would say that the one which runs is over.
+            error = ArgumentInvalid("open.subscription_id", f"{name!r} is open already", "choose another")
+            self._refuse("", error)
+            return
         try:
             if not 1 <= len(name.encode()) <= _NAME_BYTES:
                 raise ArgumentInvalid("open.subscription_id", f"it must have 1 to {_NAME_BYTES} bytes")
-            if name in self._subscribers:
-                raise ArgumentInvalid("open.subscription_id", f"{name!r} is open already", "choose another")
             if len(self._subscribers) >= self._limits.max_subscriptions:
                 raise LimitExceeded(
                     f"a stream has at most {self._limits.max_subscriptions} subscriptions",
@@ -166,8 +183,8 @@ class _Stream:
         self._subscribers[name] = subscriber
         assert self._tasks is not None
         task = self._tasks.create_task(self._follow(subscriber, request.start))
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
+        self._following[subscriber] = task
+        task.add_done_callback(lambda _: self._following.pop(subscriber, None))
 
     async def _follow(self, subscriber: Subscriber, start: pb.Start) -> None:
         feed = self._feed
@@ -175,6 +192,8 @@ class _Stream:
             point = await feed.start_point(start)
         except RealtimeError as exc:
             await end(subscriber, exc, feed)
+            return
+        if subscriber.is_closed:
             return
         subscriber.begin(point, feed.hub.epoch)
         subscriber.say(pb.Ready(epoch=feed.hub.epoch))
@@ -187,17 +206,24 @@ class _Stream:
         else:
             self._feed.hub.detach(subscriber)
             subscriber.close(pb.Closed())
+            following = self._following.get(subscriber)
+            if following is not None:
+                following.cancel()  # it may be waiting for the broker still
 
     def _progress(self, request: pb.ProgressQuery) -> None:
         subscriber = self._subscribers.get(request.subscription_id)
-        if subscriber is None:
+        if len(request.nonce.encode()) > _NAME_BYTES:
+            error = ArgumentInvalid("progress.nonce", f"it may have {_NAME_BYTES} bytes")
+            self._refuse("", error)
+        elif subscriber is None:
             error = ArgumentInvalid("progress.subscription_id", f"{request.subscription_id!r} is not open")
             self._refuse(request.subscription_id, error)
         elif not subscriber.is_closed:
             subscriber.say(pb.Progress(nonce=request.nonce, source=self._feed.hub.source))
 
     def _refuse(self, name: str, error: RealtimeError) -> None:
-        """Answers a request that concerns no open subscription."""
+        """Answers a request that concerns no open subscription; a name that is too long is not repeated."""
+        name = name if len(name.encode()) <= _NAME_BYTES else ""
         refused = Subscriber(name, Filter(), self._limits.mailbox, lambda: self._note(refused))
         refused.close(pb.Closed(error=to_error(error)))
 
@@ -216,6 +242,8 @@ class _Stream:
             if not self._ready:
                 if self._is_ending:
                     break
+                if self._is_half_closed and not self._subscribers:
+                    return
                 try:
                     async with asyncio.timeout_at(quiet_until):
                         await self._wake.wait()

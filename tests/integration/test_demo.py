@@ -132,7 +132,7 @@ async def test_parts_that_are_killed_in_mid_replay(stack: RunningStack, tmp_path
         running = group.create_task(
             run_demo(addresses_of(stack), history, Options(subscribers=2, ahead=20), view)
         )
-        for name in ("bridge", "server", "postgres"):
+        for name in ("bridge", "server", "postgres", "nats"):
             await view.wait_for(view.commits + 40)
             await stack.supervisor.kill(name)
         result = await running

@@ -64,22 +64,29 @@ class _Tail:
         self._subscription = subscription
         self._left = count
         self._as_json = as_json
-        self.cursor = b""
+        self._is_ready = False
+        self._within = b""
 
     async def run(self) -> None:
         await self._subscription.ready()
-        self.cursor = self._subscription.cursor
+        self._is_ready = True
         self._subscription.patience_s = None
         console.print("listening; Ctrl-C ends", style="dim")
         async for batch in self._subscription.batches():
             for received in batch:
                 write_line(_as_json(received) if self._as_json else _as_text(received))
-                self.cursor = received.cursor
+                self._within = received.cursor
                 if self._left is not None:
                     self._left -= 1
                     if self._left == 0:
                         return
             flush_output()
+            self._within = b""
+
+    @property
+    def cursor(self) -> bytes:
+        """Behind all that was printed, and behind what did not match since. Empty before ``ready``."""
+        return self._within or (self._subscription.cursor if self._is_ready else b"")
 
 
 async def _tail(target: str, wanted: Filter, start: Start, count: int | None, as_json: bool) -> None:

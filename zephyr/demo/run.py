@@ -29,6 +29,8 @@ from zephyr.demo.view import View
 
 _READY_LIMIT_S = 30.0
 _PROOF_LIMIT_S = 20.0
+_HOPELESS_LIMIT_S = 2.0
+"""How long the proof waits where events are missing already."""
 _WATCH_EVERY_S = 0.5
 
 
@@ -148,12 +150,13 @@ async def _watch(
 async def _prove(addresses: Addresses, result: Result) -> None:
     """Fills in ``state_equal`` and ``cache_equal``; what cannot be read is not proven."""
     fold = Fold()
+    limit_s = _HOPELESS_LIMIT_S if result.counts.lost else _PROOF_LIMIT_S
     try:
         async with open_stream(addresses.nats, addresses.stream) as reader:
-            state = await prove_state(reader, fold, addresses.postgres, _PROOF_LIMIT_S)
+            state = await prove_state(reader, fold, addresses.postgres, limit_s)
             result.state_equal = state.is_equal
             _remark(result, "state", state)
-            cache = await prove_cache(fold, reader.epoch, addresses.redis, _PROOF_LIMIT_S)
+            cache = await prove_cache(fold, reader.epoch, addresses.redis, limit_s)
             result.cache_equal = cache.is_equal
             _remark(result, "cache", cache)
     except CommandError as exc:

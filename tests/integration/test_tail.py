@@ -1,0 +1,142 @@
+"""``zephyr tail`` as a process, as people and scripts run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.fixtures.realtime import Change, StreamWriter, serving
+from zephyr.stack.nats import NatsServer
+from zephyr.stack.server import free_port
+
+LISTENING = b"listening"
+
+
+@pytest.fixture
+async def target(nats_server: NatsServer, writer: StreamWriter) -> AsyncIterator[str]:
+    async with serving(nats_server.url) as address:
+        yield address
+
+
+async def start(target: str, *words: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "zephyr", "tail", "--target", target, *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def listening(process: asyncio.subprocess.Process) -> None:
+    assert process.stderr is not None
+    async with asyncio.timeout(20):
+        line = await process.stderr.readline()
+    assert LISTENING in line, line
+
+
+async def run(target: str, *words: str) -> tuple[int, str, str]:
+    process = await start(target, *words)
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_json_lines_and_the_cursor_to_go_on_after(target: str, writer: StreamWriter) -> None:
+    stored = await writer.commit(*(Change() for _ in range(3)))
+    stored += await writer.commit(*(Change() for _ in range(4)))
+    code, out, _ = await run(target, "--earliest", "--json", "-n", "2")
+    *first, last = map(json.loads, out.splitlines())
+    assert code == 0
+    assert last == {"cursor": first[-1]["cursor"]}
+    code, out, _ = await run(target, "--json", "--after", last["cursor"], "-n", "5", "--kind", "note")
+    *rest, last = map(json.loads, out.splitlines())
+    assert code == 0
+    lines = first + rest
+    assert [line["event"]["id"] for line in lines] == [item.id for item in stored]
+    assert [line["sequence"] for line in lines] == list(range(1, 8))
+    assert lines[0]["event"]["type"] == "note.created"
+    assert last == {"cursor": lines[-1]["cursor"]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_it_with_0_and_the_cursor(
+    target: str, writer: StreamWriter, number: signal.Signals
+) -> None:
+    process = await start(target)
+    await listening(process)
+    (stored,) = await writer.commit(Change())
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        line = (await process.stdout.readline()).decode()
+        process.send_signal(number)
+        out, err = await process.communicate()
+    assert stored.change is not None
+    assert stored.change.entity in line
+    assert process.returncode == 0
+    assert err == b""
+    cursor = out.decode().strip()
+    await writer.commit(next_one := Change())
+    code, out_text, _ = await run(target, "--json", "--after", cursor, "-n", "1")
+    assert code == 0
+    assert json.loads(out_text.splitlines()[0])["event"]["subject"] == next_one.entity
+
+
+async def test_nothing_came_and_the_cursor_is_that_of_ready(target: str, writer: StreamWriter) -> None:
+    await writer.commit(Change())
+    process = await start(target, "--json")
+    await listening(process)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(20):
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    cursor = json.loads(out)["cursor"]
+    await writer.commit(Change())
+    _, text, _ = await run(target, "--json", "--after", cursor, "-n", "1")
+    assert json.loads(text.splitlines()[0])["sequence"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("--kind", "cat"), 2, "unknown kind 'cat'"),
+        (("--workspace", "x"), 2, "is no UUID"),
+        (("--after", "%%%"), 2, "cursor"),
+        (("--after", "AQ"), 2, "cursor"),
+        (("-n", "0"), 2, ""),
+    ],
+)
+async def test_what_is_wrong_is_said_in_one_line(
+    target: str, words: tuple[str, ...], code: int, says: str
+) -> None:
+    ended, out, err = await run(target, *words)
+    assert (ended, out) == (code, "")
+    assert says in err
+    assert "Traceback" not in err
+    if says:
+        assert len(err.splitlines()) == 1
+
+
+async def test_a_server_that_is_away_is_said_in_one_line() -> None:
+    code, out, err = await run(f"127.0.0.1:{free_port()}")
+    assert (code, out) == (3, "")
+    assert err.startswith("error: the server cannot be reached")
+    assert len(err.splitlines()) == 1
+
+
+async def test_a_reader_that_has_enough_ends_it_quietly(target: str, writer: StreamWriter) -> None:
+    await writer.commit_each(Change(size=1000) for _ in range(500))
+    process = await start(target, "--earliest", "--json")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(20):
+        assert json.loads(await process.stdout.readline())
+        process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+        assert await process.wait() in (0, -signal.SIGPIPE)
+        err = (await process.stderr.read()).decode()
+    assert [line for line in err.splitlines() if "listening" not in line] == []
