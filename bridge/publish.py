@@ -179,7 +179,8 @@ class Publisher:
         # A quarter of each limit: the mark leaves the stream only after four such stretches.
         # The next message and the two marks themselves count as well.
         state = self._state
-        if state.max_msgs and self.last_sequence - sequence + 1 >= max(1, state.max_msgs // 4):
+        # Not below three, or the two marks of an idle source would take turns in making each other due.
+        if state.max_msgs and self.last_sequence - sequence + 1 >= max(3, state.max_msgs // 4):
             return True
         if state.max_bytes and size >= state.max_bytes // 4:
             return True

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.errors import SettingInvalid
@@ -45,7 +45,13 @@ class BridgeSettings(BaseSettings):
     stream_replicas: Annotated[int, Field(ge=1, le=5)] = 1
 
     max_event_bytes: Annotated[
-        int, Field(ge=1024, le=64 * _MIB, validation_alias=_env("ZEPHYR_BRIDGE_MAX_EVENT_BYTES"))
+        int,
+        Field(
+            ge=1024,
+            le=64 * _MIB,
+            validate_default=True,
+            validation_alias=_env("ZEPHYR_BRIDGE_MAX_EVENT_BYTES"),
+        ),
     ] = 8 * _MIB
     hold_back_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_BRIDGE_HOLD_BACK_S"))] = 120
     lock_wait_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_BRIDGE_LOCK_WAIT_S"))] = 10
@@ -68,6 +74,15 @@ class BridgeSettings(BaseSettings):
     def _is_stream_name(cls, value: str) -> str:
         if not _STREAM_NAME.match(value):
             raise ValueError("use letters, digits, - and _")
+        return value
+
+    @field_validator("max_event_bytes")
+    @classmethod
+    def _leaves_the_marks(cls, value: int, info: ValidationInfo) -> int:
+        # The broker acknowledges an event over its limit, and then evicts all it has, this event too.
+        limit = info.data.get("stream_max_bytes")
+        if limit and value > limit // 2:
+            raise ValueError("an event must not have more than half of ZEPHYR_STREAM_MAX_BYTES")
         return value
 
     @field_validator("stream_max_msgs")

@@ -22,6 +22,7 @@ from tests.fixtures.bridge import OWNER, Reader, Stored
 from tests.fixtures.eventually import eventually
 
 W1, W2 = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+PAUSE_S = 0.01
 SET_OF = ("created", "updated", "entered")
 
 
@@ -41,6 +42,7 @@ class Writer:
         self.dsn = dsn
         self.committed: list[Change] = []
         self.transactions = 0
+        self.stops = False
         self._random = random.Random(seed)
         self._notes: dict[str, tuple[int, str]] = {}
         self._attempts = 0
@@ -56,12 +58,14 @@ class Writer:
                 self.committed.append(Change("workspace", workspace, "created", 1))
 
     async def run(self) -> None:
-        """Commits until it is cancelled, whatever happens to the server."""
+        """Commits until it is to stop, whatever happens to the server."""
         try:
-            while True:
+            while not self.stops:
                 await self.commit()
+                # A load, and no wait for anything: the checks read each message by itself.
+                await asyncio.sleep(PAUSE_S)
         finally:
-            await self._disconnect()
+            await self.close()
 
     async def commit(self) -> None:
         """One transaction that is surely committed, tried again until it is."""
@@ -118,7 +122,7 @@ class Writer:
         return [Change("note", note, "left", version), Change("note", note, "entered", version + 1)]
 
     async def _is_committed(self, marker: str) -> bool:
-        await self._disconnect()
+        await self.close()
 
         async def found() -> tuple[bool]:
             try:
@@ -130,7 +134,8 @@ class Writer:
 
         return (await eventually(found, timeout=30, what="Postgres answers the writer"))[0]
 
-    async def _disconnect(self) -> None:
+    async def close(self) -> None:
+        """Closes its connection; the next commit opens another."""
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
@@ -139,16 +144,15 @@ class Writer:
 @asynccontextmanager
 async def writing(writer: Writer) -> AsyncIterator[None]:
     """The writer commits as long as the context is open; its own errors come out of it."""
+    writer.stops = False
     task = asyncio.ensure_future(writer.run())
     try:
         yield
         assert not task.done(), task.exception()
     finally:
-        task.cancel()
-        try:
-            await task
-        except asyncio.CancelledError:
-            pass
+        # Not cancelled: a commit under way would be made and not written down.
+        writer.stops = True
+        await task
 
 
 async def more(writer: Writer, transactions: int, timeout: float = 20) -> None:

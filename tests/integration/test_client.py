@@ -103,7 +103,8 @@ async def test_closing_ends_an_iteration(client: Client) -> None:
 
     async def listen() -> None:
         async for received in subscription:
-            got.append(received.sequence)
+            sequence = received.sequence
+            got.append(sequence)
 
     listening = asyncio.ensure_future(listen())
     await eventually(lambda: len(got) == 10)
@@ -114,7 +115,7 @@ async def test_closing_ends_an_iteration(client: Client) -> None:
 async def test_closing_the_client_ends_an_iteration_with_an_error(client: Client) -> None:
     subscription = client.subscribe()
     await subscription.ready()
-    reading = asyncio.ensure_future(anext(aiter(subscription)))  # type: ignore[arg-type]
+    reading = asyncio.ensure_future(anext(aiter(subscription)))
     await eventually(lambda: not reading.done())
     await client.close()
     with pytest.raises(RealtimeError, match="the client was closed"):
@@ -179,7 +180,9 @@ class _BrokenServer:
             request_deserializer=pb.SubscribeRequest.FromString,
             response_serializer=pb.SubscribeResponse.SerializeToString,
         )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
 
     async def _subscribe(
         self, requests: AsyncIterator[pb.SubscribeRequest], _: object

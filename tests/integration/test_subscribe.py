@@ -105,9 +105,7 @@ async def test_users_reach_the_workspaces_of_their_memberships(
     workspace, user, membership = new_id(), new_id(), new_id()
     updated = Change(kind="user", entity=user, verb=fmt.UPDATED)
     joined = Change(kind="membership", workspace=workspace, entity=membership, user=user)
-    left = Change(
-        kind="membership", workspace=workspace, entity=membership, user=user, verb=fmt.DELETED
-    )
+    left = Change(kind="membership", workspace=workspace, entity=membership, user=user, verb=fmt.DELETED)
     async with serving(nats_server.url) as address, raw_stream(address) as stream:
         await stream.open("w", pb.Filter(workspace_ids=[workspace], kinds=["user"]))
         await stream.caught_up("w")
@@ -125,9 +123,7 @@ async def test_memberships_that_ended_before_the_server_began_still_count(
         [
             Change(kind="membership", workspace=workspace, entity=membership, user=user),
             Change(kind="user", entity=user, verb=fmt.UPDATED),
-            Change(
-                kind="membership", workspace=workspace, entity=membership, user=user, verb=fmt.DELETED
-            ),
+            Change(kind="membership", workspace=workspace, entity=membership, user=user, verb=fmt.DELETED),
             Change(kind="user", entity=user, verb=fmt.UPDATED),
             *(Change() for _ in range(100)),
         ]
@@ -163,9 +159,7 @@ async def test_live_and_catching_up_meet_without_a_seam(
     nats_server: NatsServer, writer: StreamWriter
 ) -> None:
     workspace = new_id()
-    await writer.commit_each(
-        Change(workspace=workspace if at % 3 == 0 else fmt.NONE) for at in range(5000)
-    )
+    await writer.commit_each(Change(workspace=workspace if at % 3 == 0 else fmt.NONE) for at in range(5000))
     async with serving(nats_server.url, **SMALL) as address, raw_stream(address) as stream:
         await stream.open("all", start=earliest())
         await stream.open("some", pb.Filter(workspace_ids=[workspace]), earliest())
@@ -253,7 +247,9 @@ async def test_foreign_messages_stop_nobody(nats_server: NatsServer, writer: Str
         await writer.foreign(subject, b"x", {"Status": "100", "Nats-Last-Consumer": "7"})
         await writer.foreign(subject, b"x", {fmt.VERB: "made", fmt.COMMIT: "none"})
         await writer.foreign(
-            subject, b"x", {"Status": "404", "Nats-Sequence": "1", "Nats-Subject": "a", "Nats-Time-Stamp": "b"}
+            subject,
+            b"x",
+            {"Status": "404", "Nats-Sequence": "1", "Nats-Subject": "a", "Nats-Time-Stamp": "b"},
         )
         await writer.foreign("zephyr._mark.0.position", b"\xff\xff")
         await writer.mark(wal_lsn=77)

@@ -70,7 +70,9 @@ def test_defaults_are_safe() -> None:
     assert (settings.stream_max_age_s, settings.stream_max_bytes, settings.stream_max_msgs) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(("variable", "text"), [(name, text) for name, texts in WRONG.items() for text in texts])
+@pytest.mark.parametrize(
+    ("variable", "text"), [(name, text) for name, texts in WRONG.items() for text in texts]
+)
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
     monkeypatch.setenv(variable, text)
     with pytest.raises(SettingInvalid) as refused:
@@ -82,3 +84,10 @@ def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, varia
     monkeypatch.delenv(variable)
     with pytest.raises(SettingInvalid, match=f"^{variable}: "):
         load_settings(**{name: text})
+
+
+def test_no_event_may_be_larger_than_half_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEPHYR_STREAM_MAX_BYTES", "10000")
+    with pytest.raises(SettingInvalid, match=r"^ZEPHYR_BRIDGE_MAX_EVENT_BYTES: .*ZEPHYR_STREAM_MAX_BYTES"):
+        load_settings()
+    assert load_settings(max_event_bytes=5000).stream_max_bytes == 10000

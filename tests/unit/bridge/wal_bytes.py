@@ -58,9 +58,7 @@ def message(of: Message) -> bytes:
     if isinstance(of, Begin):
         return b"B" + unsigned(of.commit_lsn, 8) + time(of.commit_time_us) + unsigned(of.xid, 4)
     if isinstance(of, Commit):
-        return (
-            b"C\0" + unsigned(of.commit_lsn, 8) + unsigned(of.end_lsn, 8) + time(of.commit_time_us)
-        )
+        return b"C\0" + unsigned(of.commit_lsn, 8) + unsigned(of.end_lsn, 8) + time(of.commit_time_us)
     if isinstance(of, Relation):
         columns = b"".join(
             bytes((column.is_key,))

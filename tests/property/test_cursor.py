@@ -1,0 +1,34 @@
+"""Any cursor survives the way out and back; any other bytes are refused."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.cursor import Cursor, text_to_bytes
+from realtime.errors import CursorInvalid
+
+UINT64 = st.integers(0, 2**64 - 1)
+CURSORS = st.builds(Cursor, st.binary(min_size=10, max_size=10).map(bytes.hex), UINT64, UINT64)
+
+
+@given(CURSORS)
+def test_round_trip(cursor: Cursor) -> None:
+    assert Cursor.decode(cursor.encode()) == cursor
+    assert Cursor.decode(text_to_bytes(cursor.to_text())) == cursor
+
+
+@given(CURSORS, st.integers(0, 32), st.integers(1, 255))
+def test_no_changed_byte_passes(cursor: Cursor, at: int, change: int) -> None:
+    data = bytearray(cursor.encode())
+    data[at] ^= change
+    with contextlib.suppress(CursorInvalid):
+        raise AssertionError(Cursor.decode(bytes(data)))
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_bytes_or_refused(text: str) -> None:
+    with contextlib.suppress(CursorInvalid):
+        Cursor.decode(text_to_bytes(text))

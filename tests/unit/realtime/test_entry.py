@@ -1,0 +1,69 @@
+"""A stored message as the server keeps it; what is foreign is internal and raises nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1 import stream_pb2 as pb
+from protos.events.v1.event_pb2 import Event
+from realtime.cursor import Cursor
+from realtime.entry import FOREIGN, make_entry
+
+EPOCH = "0190a0000000000000aa"
+SUBJECT = "zephyr.0.w.note.n.row"
+HEADERS = {fmt.VERB: "updated", fmt.COMMIT: "16B3748/3/4"}
+EVENT = Event(id="1.2.3", type="note.updated")
+
+
+def test_its_frame_is_a_streamed_event() -> None:
+    entry = make_entry(EPOCH, SUBJECT, HEADERS, EVENT.SerializeToString(), 7, 70)
+    (streamed,) = pb.Events.FromString(entry.frame).events
+    assert streamed == pb.StreamedEvent(sequence=7, cursor=Cursor(EPOCH, 7, 70).encode(), event=EVENT)
+    assert entry.subject == fmt.Subject("w", "note", "n")
+    assert entry.commit == fmt.CommitPlace(0x16B3748, 3, 4)
+    assert not entry.is_internal
+
+
+@pytest.mark.parametrize("subject", [fmt.OWNER_SUBJECT, fmt.POSITION_SUBJECT])
+def test_marks_are_internal(subject: str) -> None:
+    entry = make_entry(EPOCH, subject, {}, b"anything", 1, 1)
+    assert (entry.is_internal, entry.verb, entry.frame) == (True, subject.rsplit(".", 1)[1], b"")
+
+
+@pytest.mark.parametrize(
+    ("subject", "headers"),
+    [
+        ("zephyr.0.w.note.n", HEADERS),
+        ("zephyr.0.w.note.n.other", HEADERS),
+        ("zephyr.x", HEADERS),
+        (SUBJECT, {}),
+        (SUBJECT, {fmt.VERB: ""}),
+        (SUBJECT, {fmt.VERB: "made", fmt.COMMIT: "1"}),
+        (SUBJECT, {fmt.VERB: "made", fmt.COMMIT: "x/y/z"}),
+    ],
+)
+def test_what_is_not_of_the_format_is_foreign(subject: str, headers: dict[str, str]) -> None:
+    entry = make_entry(EPOCH, subject, headers, b"", 1, 1)
+    assert (entry.is_internal, entry.verb, entry.frame) == (True, FOREIGN, b"")
+
+
+def test_a_payload_that_cannot_be_read_leaves_the_place() -> None:
+    entry = make_entry(EPOCH, SUBJECT, HEADERS, b"\xff", 7, 70)
+    (streamed,) = pb.Events.FromString(entry.frame).events
+    assert streamed.sequence == 7
+    assert not streamed.HasField("event")
+
+
+@given(
+    st.one_of(
+        st.text(), st.lists(st.sampled_from(("zephyr", "_mark", "0", "w", "row")), max_size=7).map(".".join)
+    ),
+    st.dictionaries(st.sampled_from((fmt.VERB, fmt.COMMIT, "x")), st.text()),
+    st.binary(),
+)
+def test_nothing_raises(subject: str, headers: dict[str, str], payload: bytes) -> None:
+    entry = make_entry(EPOCH, subject, headers, payload, 1, 1)
+    pb.Events.FromString(entry.frame)

@@ -1,0 +1,96 @@
+"""Filters: the hub's keys find exactly what ``matches`` says, and what cannot be is named."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1 import stream_pb2 as pb
+from protos.events.v1.event_pb2 import Event
+from realtime.entry import Entry
+from realtime.errors import ArgumentInvalid, LimitExceeded
+from realtime.filters import Filter, compile_filter
+from realtime.hub import Hub
+from realtime.memberships import Memberships
+from realtime.subscriber import MailboxLimits, Subscriber
+
+KINDS = ("note", "user", "workspace")
+A, B = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+SUBJECTS = st.builds(
+    fmt.Subject,
+    st.sampled_from((A, B, fmt.NONE)),
+    st.sampled_from((*KINDS, "membership")),
+    st.sampled_from(("x", "y", fmt.NONE)),
+)
+FILTERS = st.builds(
+    Filter,
+    st.frozensets(st.sampled_from((A, B))),
+    st.frozensets(st.sampled_from(KINDS)),
+    st.frozensets(st.sampled_from(("x", "y"))),
+)
+
+
+def joined(workspace: str, user: str) -> Entry:
+    event = Event()
+    event.membership.user_id = user
+    subject = fmt.Subject(workspace, "membership", f"{workspace}-{user}")
+    return Entry(1, 1, subject, fmt.CREATED, None, event.SerializeToString(), b"")
+
+
+@given(
+    FILTERS,
+    st.one_of(st.none(), SUBJECTS),
+    st.sampled_from((fmt.UPDATED, fmt.TRUNCATED)),
+    st.lists(st.tuples(st.sampled_from((A, B)), st.sampled_from(("x", "y"))), max_size=3),
+)
+def test_the_live_edge_and_a_catch_up_agree(
+    wanted: Filter, subject: fmt.Subject | None, verb: str, members: list[tuple[str, str]]
+) -> None:
+    hub = Hub()
+    memberships = Memberships()
+    begins = [joined(*member) for member in members]
+    hub.memberships.begin(begins)
+    memberships.begin(begins)
+    subscriber = Subscriber("s", wanted, MailboxLimits())
+    hub.attach(subscriber)
+    entry = Entry(2, 2, subject, verb, None, b"", b"")
+    hub.take([entry])
+    assert subscriber.has_frames == wanted.matches(entry, memberships)
+    hub.detach(subscriber)
+    assert not hub._index
+    assert not hub._by_kind
+
+
+def test_it_is_compiled_to_canonical_ids() -> None:
+    wanted = compile_filter(
+        pb.Filter(
+            workspace_ids=[A.upper(), A], kinds=["note", "note"], entity_ids=[B.upper(), "K1", "f" * 32]
+        ),
+        KINDS,
+    )
+    assert wanted == Filter(frozenset({A}), frozenset({"note"}), frozenset({B, "K1", "f" * 32}))
+    assert compile_filter(pb.Filter(), KINDS) == Filter()
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.Filter(workspace_ids=[A, "{" + A + "}"]), "filter.workspace_ids[1]"),
+        (pb.Filter(workspace_ids=["urn:" + "1" * 32]), "filter.workspace_ids[0]"),
+        (pb.Filter(kinds=["Note"]), "filter.kinds[0]"),
+        (pb.Filter(entity_ids=["x", "a>"]), "filter.entity_ids[1]"),
+    ],
+)
+def test_what_cannot_be_is_named(message: pb.Filter, field: str) -> None:
+    with pytest.raises(ArgumentInvalid) as caught:
+        compile_filter(message, KINDS)
+    assert [violation[0] for violation in caught.value.violations] == [field]
+
+
+def test_the_product_is_bounded() -> None:
+    ids = [f"e{at}" for at in range(1001)]
+    compile_filter(pb.Filter(entity_ids=ids[:1000]), KINDS)
+    with pytest.raises(LimitExceeded, match="1001 combinations"):
+        compile_filter(pb.Filter(entity_ids=ids), KINDS)

@@ -1,0 +1,83 @@
+"""The fan-out, where the property test does not look: bounds, indexes and the turn of an epoch."""
+
+from __future__ import annotations
+
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1 import stream_pb2 as pb
+from protos.events.v1.mark_pb2 import PositionMark
+from realtime.entry import Entry
+from realtime.errors import CursorReset
+from realtime.filters import Filter
+from realtime.hub import Hub, HubLimits
+from realtime.point import Point
+from realtime.subscriber import MailboxLimits, Subscriber
+
+EPOCH = "0190a0000000000000aa"
+
+
+def entry(sequence: int, commit: fmt.CommitPlace | None = None, size: int = 1) -> Entry:
+    return Entry(sequence, sequence, fmt.Subject("w", "note", "n"), "made", commit, b"", b"x" * size)
+
+
+def listening(hub: Hub, limits: MailboxLimits | None = None) -> Subscriber:
+    subscriber = Subscriber("s", Filter(), limits or MailboxLimits())
+    subscriber.begin(hub.position, hub.epoch)
+    hub.attach(subscriber)
+    return subscriber
+
+
+def begun(limits: HubLimits | None = None) -> Hub:
+    hub = Hub(limits)
+    hub.begin(EPOCH, Point(0, 0, 0, 0, 0))
+    return hub
+
+
+def test_a_transaction_is_held_until_it_is_whole_or_too_large() -> None:
+    hub = begun(HubLimits(whole_transaction_events=3, whole_transaction_bytes=100))
+    hub.take([entry(1, fmt.CommitPlace(7, 0)), entry(2, fmt.CommitPlace(7, 1))])
+    assert (hub.position.sequence, hub.head) == (0, 2)
+    hub.take([entry(3, fmt.CommitPlace(7, 2, 3))])
+    assert hub.position.sequence == 3
+    hub.take([entry(4 + at, fmt.CommitPlace(8, at)) for at in range(4)])
+    assert hub.position.sequence == 7
+    hub.take([entry(8, fmt.CommitPlace(8, 4), size=101)])
+    assert hub.position.sequence == 8
+
+
+def test_who_has_no_room_leaves_the_edge_and_the_others_stay() -> None:
+    hub = begun()
+    slow = listening(hub, MailboxLimits(max_events=1))
+    quick = listening(hub)
+    hub.take([entry(1), entry(2), entry(3)])
+    assert (slow.is_live, quick.is_live) == (False, True)
+    assert slow.examined.sequence == 1
+    assert slow.lagging.is_set()
+    kinds = [type(what) for _, what in slow._queue]
+    assert kinds == [Entry, pb.FellBehind]
+    assert hub.live_subscriptions == 1
+
+
+async def test_who_listens_stays_where_it_was_when_the_hub_begins_anew() -> None:
+    hub = begun()
+    subscriber = listening(hub)
+    hub.take([entry(1), entry(2)])
+    signal = hub.reset_signal()
+    hub.begin("0190b0000000000000bb", Point(0, 0, 0, 0, 0))
+    hub.reset(CursorReset("EPOCH_CHANGED", "anew"))
+    assert signal.result().reason == "EPOCH_CHANGED"
+    assert hub.reset_signal() is not signal
+    assert not subscriber.is_live
+    assert subscriber.examined.sequence == 2
+    hub.take([entry(1)])
+    frame = pb.SubscribeResponse.FromString(subscriber.take_frame())
+    assert frame.coverage == pb.Coverage(after=0, through=2, matched=2)
+
+
+def test_marks_tell_where_the_source_is_and_bad_ones_nothing() -> None:
+    hub = begun()
+    good = PositionMark(wal_lsn=5, wal_time=6).SerializeToString()
+    hub.take(
+        [Entry(1, 1, None, "position", None, good, b""), Entry(2, 2, None, "position", None, b"\xff", b"")]
+    )
+    assert (hub.source.wal_lsn, hub.source.wal_time) == (5, 6)
+    assert hub.position.internal == 2
