@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import nats.errors
 import orjson
@@ -23,58 +22,50 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
 from bridge.errors import Unreachable
-from bridge.jetstream import parse_answer
+from bridge.jetstream import JetStream, Outbound, parse_answer
 
 _START, _APPEND, _COMMIT = 0, 1, 2
 _FLOW = 100
 """How often the broker says how far it is, in messages. Runs are short: nobody waits for it."""
 
 
-class Outbound(NamedTuple):
-    """A message on its way into the stream."""
+class FastIngest(JetStream):
+    """JetStream with runs, one after the other. ``open`` it first; ``allows_runs`` is the stream's setting."""
 
-    subject: str
-    payload: bytes
-    headers: Mapping[str, str]
-
-
-class FastIngest:
-    """Publishes runs over one connection, one after the other. ``open`` it first."""
-
-    def __init__(self, connection: NatsClient, timeout_s: float) -> None:
-        self._connection = connection
-        self._timeout_s = timeout_s
+    def __init__(self, connection: NatsClient, stream: str, timeout_s: float) -> None:
+        super().__init__(connection, stream, timeout_s)
         self._inbox = connection.new_inbox()
+        self.allows_runs = False
         self._run = ""
         self._answer: asyncio.Future[bytes] | None = None
 
     async def open(self) -> None:
         """Begins to listen for answers. They end with the connection."""
-        await self._connection.subscribe(f"{self._inbox}.>", cb=self._take)
+        await self.connection.subscribe(f"{self._inbox}.>", cb=self._take)
 
-    async def publish(self, messages: Sequence[Outbound]) -> int:
-        """Stores two or more messages in order; gives the sequence of the last.
-
-        Raises:
-            JetStreamError: one was refused; those before it may be stored.
-            Unreachable: no answer: any number of them may be stored, in order.
-        """
+    async def publish_run(self, messages: Sequence[Outbound]) -> int:
+        """One message is published by itself, several as one run, where the stream allows it."""
+        if len(messages) == 1 or not self.allows_runs:
+            return await super().publish_run(messages)
         self._run = secrets.token_hex(8)
         self._answer = asyncio.get_running_loop().create_future()
         last = len(messages)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 for number, message in enumerate(messages, 1):
                     operation = _COMMIT if number == last else _START if number == 1 else _APPEND
                     reply = f"{self._inbox}.{self._run}.{_FLOW}.fail.{number}.{operation}.$FI"
-                    await self._connection.publish(
-                        message.subject, message.payload, reply, headers=dict(message.headers)
+                    await self.connection.publish(
+                        message.subject, message.payload, reply, headers=message.headers
                     )
                     if self._answer.done():  # refused already: what follows would be refused as well
                         break
-                return int(parse_answer("a run", await self._answer)["seq"])
+                answer = parse_answer("a run", await self._answer)
+                if "seq" not in answer:
+                    raise Unreachable("NATS missed a message of a run")
+                return int(answer["seq"])
         except TimeoutError as exc:
-            raise Unreachable(f"NATS did not acknowledge a run within {self._timeout_s:g} s") from exc
+            raise Unreachable(f"NATS did not acknowledge a run within {self.timeout_s:g} s") from exc
         except (nats.errors.Error, OSError) as exc:
             raise Unreachable(f"NATS went away: {exc or type(exc).__name__}") from exc
 

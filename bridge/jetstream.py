@@ -8,8 +8,9 @@ Source: the NATS documentation, "JetStream wire API reference", and ADR-50 for t
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import nats
 import nats.errors
@@ -35,6 +36,14 @@ class JetStreamError(BridgeError):
         self.error_code = error_code
 
 
+class Outbound(NamedTuple):
+    """A message on its way into the stream."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
     """A message as the stream's leader holds it."""
@@ -58,6 +67,12 @@ class JetStream:
         """The most bytes that the broker takes as one message."""
         return int(self.connection.max_payload)
 
+    @property
+    def supports_runs(self) -> bool:
+        """Whether the broker knows fast ingest (nats-server 2.14)."""
+        version = self.connection.connected_server_version
+        return (version.major, version.minor) >= (2, 14)
+
     async def api(self, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One call of the JSON API.
 
@@ -66,7 +81,7 @@ class JetStream:
             Unreachable: no answer in time, or the connection is gone.
         """
         payload = orjson.dumps(body) if body is not None else b""
-        return _answer(request, await self._request(f"$JS.API.{request}", payload, None))
+        return parse_answer(request, await self._request(f"$JS.API.{request}", payload, None))
 
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         """Stores one message; gives its sequence.
@@ -75,7 +90,19 @@ class JetStream:
             JetStreamError: refused; ``FENCED`` when the owner is another.
             Unreachable: no answer: the message may be stored or not.
         """
-        return int(_answer("a message", await self._request(subject, payload, headers))["seq"])
+        return int(parse_answer("a message", await self._request(subject, payload, headers))["seq"])
+
+    async def publish_run(self, messages: Sequence[Outbound]) -> int:
+        """Stores messages in order; gives the sequence of the last.
+
+        Raises:
+            JetStreamError: one was refused; those before it may be stored, none after it is.
+            Unreachable: no answer: any number of them may be stored, in order.
+        """
+        sequence = 0
+        for message in messages:
+            sequence = await self.publish(*message)
+        return sequence
 
     async def get(self, query: dict[str, Any]) -> StoredMessage | None:
         """STREAM.MSG.GET, which the leader answers; None when there is no such message."""
@@ -158,7 +185,7 @@ def parse_headers(data: bytes) -> dict[str, str]:
     return headers
 
 
-def _answer(what: str, data: bytes) -> dict[str, Any]:
+def parse_answer(what: str, data: bytes) -> dict[str, Any]:
     try:
         answer = orjson.loads(data)
     except orjson.JSONDecodeError as exc:

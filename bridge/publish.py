@@ -13,14 +13,16 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
 from bridge.change import Position
+from bridge.encode import Outgoing
 from bridge.errors import EpochLost, Fenced, StreamUnfit, Unreachable
-from bridge.jetstream import FENCED, JetStream, JetStreamError, StoredMessage
+from bridge.jetstream import FENCED, JetStream, JetStreamError, Outbound, StoredMessage
 from bridge.slot import Source
 from bridge.stream import StreamState
 from protos.events.v1 import stream_format as fmt
@@ -31,6 +33,8 @@ MarkT = TypeVar("MarkT", OwnerMark, PositionMark)
 OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 """This process, in owner marks."""
 
+_UNIT_MESSAGES = 500
+_UNIT_BYTES = 1024 * 1024
 _EVENTS = f"{fmt.ROOT}.{fmt.SHARD}.>"
 _OVERHEAD_BYTES = 512
 """What the broker counts for a message beside its payload, at most, when limits are shared out."""
@@ -87,7 +91,7 @@ class Publisher:
         mark = PositionMark(epoch=self._state.epoch, system_id=self._source.system_id, complete=True)
         mark.timeline = self._source.timeline
         headers = {"Nats-Expected-Last-Sequence": "0"}
-        await self._store(fmt.POSITION_SUBJECT, mark.SerializeToString(), headers)
+        await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), headers)])
 
     async def read_mark(self) -> PositionMark:
         """The last position mark.
@@ -126,14 +130,28 @@ class Publisher:
                 position = Position(commit.lsn, commit.index, commit.count > 0)
         return Tail(position, mark)
 
-    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
-        """Stores one event; gives its sequence.
+    async def publish(self, messages: Sequence[Outgoing]) -> int:
+        """Stores events in order, as one unit; gives the sequence of the last.
 
         Raises:
-            Fenced: another bridge owns the stream.
-            Unreachable: no answer, so this term is over.
+            Fenced: another bridge owns the stream. Nothing was stored.
+            Unreachable: no answer, so this term is over. Any number of them may be stored, in order.
         """
-        return await self._store(subject, payload, headers | self._fence)
+        return await self._store(
+            [Outbound(each.subject, each.payload, each.headers | self._fence) for each in messages]
+        )
+
+    @property
+    def unit_messages(self) -> int:
+        """How many events are stored at once, at most: so few that marks keep their place."""
+        limit = self._state.max_msgs
+        return min(_UNIT_MESSAGES, max(1, limit // 8)) if limit else _UNIT_MESSAGES
+
+    @property
+    def unit_bytes(self) -> int:
+        """How many bytes of payload are stored at once, about; a larger event goes by itself."""
+        limit = self._state.max_bytes
+        return min(_UNIT_BYTES, limit // 8) if limit else _UNIT_BYTES
 
     async def mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> None:
         """Stores a position mark: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
@@ -148,7 +166,7 @@ class Publisher:
             wal_lsn=wal_lsn,
             wal_time=wal_time_us,
         )
-        sequence = await self._store(fmt.POSITION_SUBJECT, mark.SerializeToString(), dict(self._fence))
+        sequence = await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence)])
         self._position_sequence = sequence
         self._marked_at = time.monotonic()
         self._bytes_since_mark = 0
@@ -157,13 +175,17 @@ class Publisher:
         """Writes the owner mark again, so that no limit evicts it; the term stays."""
         await self._write_owner(self._owner_sequence)
 
-    def owner_due(self, incoming_bytes: int = 0) -> bool:
-        """Whether the owner mark must be written again before ``incoming_bytes`` more are stored."""
-        return self._due(self._owner_sequence, self._owner_at, self._bytes_since_owner + incoming_bytes)
+    def owner_due(self, incoming: int = 1, incoming_bytes: int = 0) -> bool:
+        """Whether the owner mark must be written again before so many messages and bytes are stored."""
+        return self._due(
+            self._owner_sequence, self._owner_at, incoming, self._bytes_since_owner + incoming_bytes
+        )
 
-    def position_due(self, incoming_bytes: int = 0) -> bool:
-        """Whether the position mark must be written again before ``incoming_bytes`` more are stored."""
-        return self._due(self._position_sequence, self._marked_at, self._bytes_since_mark + incoming_bytes)
+    def position_due(self, incoming: int = 1, incoming_bytes: int = 0) -> bool:
+        """Whether the position mark must be written again before so many messages and bytes are stored."""
+        return self._due(
+            self._position_sequence, self._marked_at, incoming, self._bytes_since_mark + incoming_bytes
+        )
 
     @property
     def seconds_since_mark(self) -> float:
@@ -175,12 +197,12 @@ class Publisher:
         """How many messages stand after the last position mark."""
         return self.last_sequence - self._position_sequence
 
-    def _due(self, sequence: int, written_at: float, size: int) -> bool:
+    def _due(self, sequence: int, written_at: float, incoming: int, size: int) -> bool:
         # A quarter of each limit: the mark leaves the stream only after four such stretches.
-        # The next message and the two marks themselves count as well.
+        # What comes next and the two marks themselves count as well.
         state = self._state
         # Not below three, or the two marks of an idle source would take turns in making each other due.
-        if state.max_msgs and self.last_sequence - sequence + 1 >= max(3, state.max_msgs // 4):
+        if state.max_msgs and self.last_sequence - sequence + incoming >= max(3, state.max_msgs // 4):
             return True
         if state.max_bytes and size >= state.max_bytes // 4:
             return True
@@ -191,22 +213,22 @@ class Publisher:
             epoch=self._state.epoch, term=self.term, owner=OWNER, started_at=time.time_ns() // 1000
         )
         headers = {fmt.FENCE_SEQUENCE: str(expected)}
-        sequence = await self._store(fmt.OWNER_SUBJECT, mark.SerializeToString(), headers)
+        sequence = await self._store([Outbound(fmt.OWNER_SUBJECT, mark.SerializeToString(), headers)])
         self._owner_sequence = sequence
         self._owner_at = time.monotonic()
         self._bytes_since_owner = 0
         self._fence = {fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT}
 
-    async def _store(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+    async def _store(self, messages: Sequence[Outbound]) -> int:
         try:
-            sequence = await self._jetstream.publish(subject, payload, headers)
+            sequence = await self._jetstream.publish_run(messages)
         except JetStreamError as exc:
             if exc.error_code == FENCED:
                 raise await self._fenced() from exc
             raise Unreachable(exc.message, "see the broker's log; trying again") from exc
         self.last_sequence = sequence
         # Marks count too: an idle source stores nothing else.
-        size = len(subject) + len(payload) + _OVERHEAD_BYTES
+        size = sum(len(each.subject) + len(each.payload) + _OVERHEAD_BYTES for each in messages)
         self._bytes_since_mark += size
         self._bytes_since_owner += size
         return sequence

@@ -22,6 +22,7 @@ from bridge.change import Position
 from bridge.encode import Encoder
 from bridge.errors import BridgeError, EpochLost, StreamUnfit, Unreachable
 from bridge.fit import FittedMapping, check_fit
+from bridge.ingest import FastIngest
 from bridge.jetstream import JetStream, connect_nats
 from bridge.ledger import Ledger
 from bridge.mapping import Mapping
@@ -102,9 +103,11 @@ class Bridge:
 
         connection = await connect_nats(settings.nats_url, settings.publish_timeout_s)
         stack.push_async_callback(connection.close)
-        jetstream = JetStream(connection, settings.stream, settings.publish_timeout_s)
+        jetstream = FastIngest(connection, settings.stream, settings.publish_timeout_s)
+        await jetstream.open()
 
         state = await self._open_stream(jetstream, slot)
+        jetstream.allows_runs = state.allows_runs
         publisher = Publisher(jetstream, state, source)
         if state.last_sequence == 0:
             await publisher.write_first_position()

@@ -23,6 +23,7 @@ class StreamState:
     max_age_s: float
     max_bytes: int
     max_msgs: int
+    allows_runs: bool = False
 
 
 def new_epoch() -> str:
@@ -46,10 +47,11 @@ async def create_stream(jetstream: JetStream, settings: BridgeSettings, epoch: s
     Raises:
         StreamUnfit: the broker refused, for example since another stream has its subjects.
     """
+    config = stream_config(settings, epoch)
+    if jetstream.supports_runs:
+        config["allow_batched"] = True
     try:
-        return fit_stream(
-            await jetstream.api(f"STREAM.CREATE.{settings.stream}", stream_config(settings, epoch)), settings
-        )
+        return fit_stream(await jetstream.api(f"STREAM.CREATE.{settings.stream}", config), settings)
     except JetStreamError as exc:
         raise StreamUnfit(
             f"the stream {settings.stream!r} cannot be made: {exc.message}",
@@ -128,4 +130,5 @@ def fit_stream(info: dict[str, Any], settings: BridgeSettings) -> StreamState:
         config["max_age"] / 1e9,
         max(0, config["max_bytes"]),
         max(0, config["max_msgs"]),
+        bool(config.get("allow_batched")),
     )

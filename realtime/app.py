@@ -77,12 +77,14 @@ class Server:
             stack.push_async_callback(cache.close)
             database = Database(settings.postgres_dsn)
             stack.push_async_callback(database.close)
-            connection = await _connect(settings.nats_url)
+            listener = _ConnectionListener()
+            connection = await _connect(settings.nats_url, listener.connection_lost)
             stack.push_async_callback(connection.close)
 
             hub = Hub(HubLimits(ring_entries=settings.ring_entries, ring_bytes=settings.ring_bytes))
             reader = StreamReader(connection, settings.stream)
             source = Source(reader, hub, preload=settings.ring_entries // 4)
+            listener.source = source
             feed = Feed(hub, source, reader, CatchUp(hub, reader))
             streams = StreamService(feed, settings.kinds)
             health_servicer = health.aio.HealthServicer()
@@ -135,11 +137,22 @@ class Server:
             await asyncio.gather(stopping, live, return_exceptions=True)
 
 
-async def _connect(url: str) -> NatsClient:
+class _ConnectionListener:
+    """Who is told that the connection broke. The connection is there before its reader is."""
+
+    source: Source | None = None
+
+    def connection_lost(self) -> None:
+        if self.source is not None:
+            self.source.connection_lost()
+
+
+async def _connect(url: str, on_lost: Callable[[], None]) -> NatsClient:
     """Connects once for all; later interruptions are mended by nats-py, for as long as it takes."""
 
     async def disconnected() -> None:
         log.warning("NATS went away, connecting again")
+        on_lost()
 
     async def reconnected() -> None:
         log.info("NATS is back")

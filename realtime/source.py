@@ -50,6 +50,7 @@ class Source:
         self._live = asyncio.Event()
         self._target = 0
         self._complaint = ""
+        self._delivery: _Delivery | None = None
 
     @property
     def is_live(self) -> bool:
@@ -59,6 +60,11 @@ class Source:
     async def became_live(self) -> None:
         """Waits until ``is_live``."""
         await self._live.wait()
+
+    def connection_lost(self) -> None:
+        """Ends the session at once: the broker forgets a consumer whose reader went away."""
+        if self._delivery is not None:
+            self._delivery.fail(SourceUnavailable("NATS went away"))
 
     async def run(self) -> None:
         """Reads session after session; what goes wrong is logged once until it works again."""
@@ -76,13 +82,8 @@ class Source:
         await self._agree(state)
         self._target = state.last_sequence
         self._note_progress()
-        await deliver(
-            self._reader,
-            self._hub.epoch,
-            {"opt_start_seq": self._hub.head + 1},
-            self._take,
-            ends_when_idle=False,
-        )
+        config = {"opt_start_seq": self._hub.head + 1}
+        await self._deliver(self._hub.epoch, config, self._take, ends_when_idle=False)
 
     async def _take(self, entries: list[Entry]) -> None:
         """Hands over what was delivered, up to a gap that retention made under the consumer.
@@ -150,8 +151,22 @@ class Source:
 
         if before:
             config = {"deliver_policy": "last_per_subject", "filter_subject": _MEMBERSHIPS}
-            await deliver(self._reader, state.epoch, config, keep, ends_when_idle=True)
+            await self._deliver(state.epoch, config, keep, ends_when_idle=True)
         self._hub.begin(state.epoch, Point(before, timestamp or 0, 0, 0, 0), memberships)
+
+    async def _deliver(
+        self,
+        epoch: str,
+        config: Mapping[str, object],
+        take: Callable[[list[Entry]], Awaitable[None]],
+        *,
+        ends_when_idle: bool,
+    ) -> None:
+        self._delivery = _Delivery(self._reader.connection, epoch)
+        try:
+            await deliver(self._reader, self._delivery, config, take, ends_when_idle=ends_when_idle)
+        finally:
+            self._delivery = None
 
 
 def _before_gap(after: int, entries: list[Entry]) -> int:
@@ -164,7 +179,7 @@ def _before_gap(after: int, entries: list[Entry]) -> int:
 
 async def deliver(
     reader: StreamReader,
-    epoch: str,
+    delivery: _Delivery,
     config: Mapping[str, object],
     take: Callable[[list[Entry]], Awaitable[None]],
     *,
@@ -177,7 +192,6 @@ async def deliver(
     """
     connection = reader.connection
     inbox = connection.new_inbox()
-    delivery = _Delivery(connection, epoch)
     try:
         subscription = await connection.subscribe(
             inbox, cb=delivery.put, pending_msgs_limit=500_000, pending_bytes_limit=_PENDING_BYTES
@@ -251,6 +265,11 @@ class _Delivery:
             self._failure = exc
         except (nats.errors.Error, OSError) as exc:
             self._failure = SourceUnavailable(f"NATS went away: {exc or type(exc).__name__}")
+        self._arrived.set()
+
+    def fail(self, failure: RealtimeError) -> None:
+        """Lets ``get`` raise, after what has come before."""
+        self._failure = failure
         self._arrived.set()
 
     async def get(self) -> list[Entry]:

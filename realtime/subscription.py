@@ -112,6 +112,11 @@ async def keep_up(subscriber: Subscriber, feed: Feed) -> None:
             work.result()
     except RealtimeError as exc:
         await end(subscriber, exc, feed)
+    except Exception as exc:
+        # A bug: it ends this subscription with INTERNAL, and no other one.
+        log.exception("a subscription failed", subscription=subscriber.name)
+        hub.detach(subscriber)
+        subscriber.close(pb.Closed(error=to_error(exc)))
     finally:
         hub.detach(subscriber)
         subscriber.stop()

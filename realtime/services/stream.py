@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -236,25 +237,24 @@ class _Stream:
     async def _send(self) -> None:
         """Each subscription that has something gets one frame in its turn."""
         loop = asyncio.get_running_loop()
-        quiet_until = loop.time() + self._limits.progress_s
+        progress_at = loop.time() + self._limits.progress_s
         while True:
             self._wake.clear()
+            if loop.time() >= progress_at:
+                self._tell_progress()
+                progress_at = loop.time() + self._limits.progress_s
             if not self._ready:
                 if self._is_ending:
                     break
                 if self._is_half_closed and not self._subscribers:
                     return
-                try:
-                    async with asyncio.timeout_at(quiet_until):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(progress_at):
                         await self._wake.wait()
-                except TimeoutError:
-                    self._tell_progress()
-                    quiet_until = loop.time() + self._limits.progress_s
                 continue
             subscriber = self._ready.popleft()
             await self._context.write(subscriber.take_frame())
             self._sent.set()
-            quiet_until = loop.time() + self._limits.progress_s
             if subscriber.has_frames:
                 self._ready.append(subscriber)
             else:
@@ -267,6 +267,7 @@ class _Stream:
         )
 
     def _tell_progress(self) -> None:
+        """To each subscription that has nothing to send: it is alive, and its cursor moves on."""
         for subscriber in self._subscribers.values():
-            if subscriber.epoch and not subscriber.is_closed:
+            if subscriber.epoch and not subscriber.is_closed and not subscriber.has_frames:
                 subscriber.say(pb.Progress(source=self._feed.hub.source))

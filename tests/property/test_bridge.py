@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,9 +66,14 @@ async def run_term(
     ledger = Ledger(0)
     ledger.stored(max(tail.mark.wal_lsn, 0x100), 0)
     source.start(start, lambda frames: grouped(frames, sizes))
-    await Pump(
+    pump = Pump(
         source, make_encoder(), publisher, ledger, tail.position, max(tail.mark.wal_lsn, 0x100), mark_s
-    ).run()
+    )
+    try:
+        await pump.run()
+    finally:
+        # The feedback task's part: it confirms on a clock of its own, whatever the pump does.
+        await source.confirm(ledger.confirmable(time.monotonic()))
 
 
 def stored_up_to(broker: FakeBroker, source: FakeSource) -> int:

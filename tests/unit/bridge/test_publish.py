@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.change import Position
+from bridge.encode import Outgoing
 from bridge.errors import EpochLost, Fenced, StreamUnfit, Unreachable
 from bridge.publish import Publisher
 from bridge.stream import StreamState
@@ -31,18 +32,18 @@ async def opened(broker: FakeBroker, wal_end: int = 0x1000) -> Publisher:
 async def test_a_term_fences_the_one_before() -> None:
     broker = FakeBroker()
     former = await opened(broker)
-    await former.publish(SUBJECT, b"1", event(0x10, 0))
+    await former.publish([Outgoing(SUBJECT, event(0x10, 0), b"1")])
     later = await opened(broker)
     assert (former.term, later.term) == (1, 2)
     # Both are of this process: the former term is over, and another begins by itself.
     with pytest.raises(Unreachable, match="another term of this bridge"):
-        await former.publish(SUBJECT, b"2", event(0x10, 1))
+        await former.publish([Outgoing(SUBJECT, event(0x10, 1), b"2")])
     with pytest.raises(Unreachable):
         await former.mark(Position(0x10, 0), 0x20, 0)
     with pytest.raises(Unreachable):
         await former.renew_owner()
     assert [message.payload for message in broker.events] == [b"1"]
-    assert await later.publish(SUBJECT, b"3", event(0x20, 0)) == broker.everything[-1].sequence
+    assert await later.publish([Outgoing(SUBJECT, event(0x20, 0), b"3")]) == broker.everything[-1].sequence
 
 
 async def test_another_bridge_took_over() -> None:
@@ -51,7 +52,7 @@ async def test_another_bridge_took_over() -> None:
     mark = OwnerMark(epoch=EPOCH, term=9, owner="other:1:ab")
     broker.store(fmt.OWNER_SUBJECT, mark.SerializeToString(), {})
     with pytest.raises(Fenced, match="other:1:ab took over in term 9"):
-        await publisher.publish(SUBJECT, b"", event(0x10, 0))
+        await publisher.publish([Outgoing(SUBJECT, event(0x10, 0), b"")])
     assert broker.events == []
 
 
@@ -60,7 +61,7 @@ async def test_an_owner_mark_that_was_evicted_ends_the_term() -> None:
     publisher = await opened(broker)
     broker.messages = [each for each in broker.messages if each.subject != fmt.OWNER_SUBJECT]
     with pytest.raises(Unreachable, match="left the stream"):
-        await publisher.publish(SUBJECT, b"", event(0x10, 0))
+        await publisher.publish([Outgoing(SUBJECT, event(0x10, 0), b"")])
     # The next one counts on from what the position mark says.
     await publisher_marks(broker, term=5)
     assert (await opened(broker)).term == 6
@@ -83,7 +84,7 @@ async def test_two_terms_at_once_leave_one_owner() -> None:
     quick = await opened(broker)
     broker.deliver_late()
     assert broker.refusals == 1
-    await quick.publish(SUBJECT, b"", event(0x10, 0))
+    await quick.publish([Outgoing(SUBJECT, event(0x10, 0), b"")])
 
 
 @pytest.mark.parametrize(
@@ -92,10 +93,10 @@ async def test_two_terms_at_once_leave_one_owner() -> None:
 async def test_the_tail_says_what_became_of_an_answer_that_never_came(fate: str, expected: Position) -> None:
     broker = FakeBroker()
     publisher = await opened(broker)
-    await publisher.publish(SUBJECT, b"", event(0x10, 0))
+    await publisher.publish([Outgoing(SUBJECT, event(0x10, 0), b"")])
     broker.fate = lambda _: fate
     with pytest.raises(Unreachable):
-        await publisher.publish(SUBJECT, b"", event(0x10, 1))
+        await publisher.publish([Outgoing(SUBJECT, event(0x10, 1), b"")])
     broker.fate = lambda _: OK
     assert (await (await opened(broker)).read_tail()).position == expected
 
@@ -104,15 +105,15 @@ async def test_the_tail_begins_at_the_last_mark() -> None:
     broker = FakeBroker()
     publisher = await opened(broker)
     assert (await publisher.read_tail()).position is None
-    await publisher.publish(SUBJECT, b"", event(0x10, 0, 1))
+    await publisher.publish([Outgoing(SUBJECT, event(0x10, 0, 1), b"")])
     await publisher.mark(Position(0x10, 0), 0x20, 77)
     tail = await publisher.read_tail()
     assert tail.position == Position(0x10, 0, True)
     assert (tail.mark.wal_lsn, tail.mark.wal_time, tail.mark.term) == (0x20, 77, 1)
     # An event of somebody else has no place in the WAL.
     broker.store("zephyr.0.w1.note.n1.event", b"", {})
-    await publisher.publish(SUBJECT, b"", event(0x30, 0))
-    await publisher.publish(SUBJECT, b"", event(0x30, 1, 2))
+    await publisher.publish([Outgoing(SUBJECT, event(0x30, 0), b"")])
+    await publisher.publish([Outgoing(SUBJECT, event(0x30, 1, 2), b"")])
     assert (await publisher.read_tail()).position == Position(0x30, 1, True)
 
 
@@ -153,7 +154,7 @@ async def test_another_source_is_refused_before_anything_is_written(
     with pytest.raises(EpochLost, match=says):
         await wrong.read_mark()
     assert len(broker.everything) == count
-    await right.publish(SUBJECT, b"", event(0x30, 0, 1))
+    await right.publish([Outgoing(SUBJECT, event(0x30, 0, 1), b"")])
 
 
 async def test_marks_of_another_epoch() -> None:
@@ -187,16 +188,16 @@ async def limited(max_bytes: int = 0, max_msgs: int = 0, max_age_s: float = 0) -
 async def test_without_limits_marks_are_never_due_again() -> None:
     publisher = await limited()
     for index in range(50):
-        await publisher.publish(SUBJECT, b"x" * 1000, event(0x10, index))
-    assert not publisher.owner_due(1 << 30)
-    assert not publisher.position_due(1 << 30)
+        await publisher.publish([Outgoing(SUBJECT, event(0x10, index), b"x" * 1000)])
+    assert not publisher.owner_due(1, 1 << 30)
+    assert not publisher.position_due(1, 1 << 30)
 
 
 async def test_marks_are_due_at_a_quarter_of_the_messages() -> None:
     publisher = await limited(max_msgs=40)
     for index in range(8):
         assert not publisher.owner_due(), index
-        await publisher.publish(SUBJECT, b"", event(0x10, index))
+        await publisher.publish([Outgoing(SUBJECT, event(0x10, index), b"")])
     assert publisher.owner_due()
     await publisher.renew_owner()
     assert not publisher.owner_due()
@@ -205,8 +206,8 @@ async def test_marks_are_due_at_a_quarter_of_the_messages() -> None:
 
 async def test_marks_are_due_at_a_quarter_of_the_bytes_and_marks_count() -> None:
     publisher = await limited(max_bytes=40_000)
-    assert not publisher.owner_due(8_000)
-    assert publisher.owner_due(10_000)
+    assert not publisher.owner_due(1, 8_000)
+    assert publisher.owner_due(1, 10_000)
     # An idle source stores position marks alone: they too push the owner mark out.
     stored = 0
     while not publisher.owner_due():
