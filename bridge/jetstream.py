@@ -7,6 +7,7 @@ Source: the NATS documentation, "JetStream wire API reference", and ADR-50 for t
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,6 +140,7 @@ class JetStream:
             raise Unreachable(f"NATS gave no answer within {self.timeout_s:g} s") from exc
         except (nats.errors.Error, OSError) as exc:
             raise Unreachable(f"NATS went away: {exc}") from exc
+        _raise_if_cancelled()
         return bytes(message.data)
 
 
@@ -173,6 +175,16 @@ async def connect_nats(url: str, timeout_s: float) -> NatsClient:
             f"NATS cannot be reached at {url.rsplit('@', 1)[-1]}: {cause or type(cause).__name__}",
             "start it, or correct ZEPHYR_NATS_URL",
         ) from exc
+
+
+def _raise_if_cancelled() -> None:
+    """Raises the cancellation that asyncio.wait_for, under nats-py, swallows when the answer came with it.
+
+    Python 3.11 does so; 3.12 does not any more. A bridge that was told to stop would go on otherwise.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def parse_headers(data: bytes) -> dict[str, str]:

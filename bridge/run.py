@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 import structlog
@@ -246,23 +247,23 @@ async def _confirm(
         await asyncio.sleep(interval_s)
 
 
-async def _run_together(pump: Pump, feedback: object) -> None:
+async def _run_together(pump: Pump, feedback: Coroutine[Any, Any, None]) -> None:
+    """Runs both until one of them ends, and ends the other.
+
+    Not a TaskGroup: under Python 3.11 one that failed leaves its parent marked as cancelled,
+    and the next term would take that for an order to stop.
+    """
+    tasks = [asyncio.ensure_future(pump.run()), asyncio.ensure_future(feedback)]
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(feedback)  # type: ignore[arg-type]
-            group.create_task(pump.run())
-    except BaseExceptionGroup as exc:
-        raise _worst(exc) from exc
-
-
-def _worst(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to report: one that cannot be mended by trying again goes first."""
-    flat = [
-        leaf
-        for error in group.exceptions
-        for leaf in (error.exceptions if isinstance(error, BaseExceptionGroup) else (error,))
-    ]
-    return min(flat, key=lambda error: isinstance(error, Unreachable) + isinstance(error, BridgeError))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [error for error in ended if isinstance(error, Exception)]
+    if errors:
+        # One that cannot be mended by trying again goes first.
+        raise min(errors, key=lambda error: isinstance(error, Unreachable) + isinstance(error, BridgeError))
 
 
 __all__ = ["Bridge", "Source", "Term", "start_new_epoch"]
