@@ -2,7 +2,7 @@
 
 An event's path, one file a station:
 
-    Postgres ── WAL of a slot ─▶ slot.py        the session that locks, reads and confirms
+    Postgres ── WAL of a slot ─▶ slot.py        the session that locks, reads and confirms (postgres.py)
                                    │ frames
                                  pump.py        one path, one unit in flight
                                    ├─▶ pgoutput.py   bytes → messages (change.py), no I/O
@@ -10,7 +10,7 @@ An event's path, one file a station:
                                    │      by mapping.py (what is declared), fit.py and catalog.py
                                    │      (held against the live schema), values.py (text → field)
                                    ├─▶ publish.py    → JetStream: fence, marks, tail
-                                   │      over jetstream.py (the API) into stream.py (the stream)
+                                   │      over jetstream.py (the API) and ingest.py (runs) into stream.py
                                    └─▶ ledger.py     what may be confirmed, back to slot.py
 
 ``run.py`` opens and closes all of it, term after term. The other half of the path is drawn

@@ -23,7 +23,7 @@ from bridge.change import Position
 from bridge.encode import Outgoing
 from bridge.errors import EpochLost, Fenced, StreamUnfit, Unreachable
 from bridge.jetstream import FENCED, JetStream, JetStreamError, Outbound, StoredMessage
-from bridge.slot import Source
+from bridge.postgres import Source
 from bridge.stream import StreamState
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import OwnerMark, PositionMark

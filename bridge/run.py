@@ -27,11 +27,12 @@ from bridge.ingest import FastIngest
 from bridge.jetstream import JetStream, connect_nats
 from bridge.ledger import Ledger
 from bridge.mapping import Mapping
+from bridge.postgres import SlotState, translate
 from bridge.publication import ensure_publication
 from bridge.publish import Publisher, Tail
 from bridge.pump import Pump
 from bridge.settings import BridgeSettings
-from bridge.slot import ReplicationConnection, SlotState, Source, open_replication, translate
+from bridge.slot import ReplicationConnection, open_replication
 from bridge.stream import StreamState, create_stream, fit_stream, new_epoch, read_stream
 from protos.events.v1.mark_pb2 import PositionMark
 
@@ -264,6 +265,3 @@ async def _run_together(pump: Pump, feedback: Coroutine[Any, Any, None]) -> None
     if errors:
         # One that cannot be mended by trying again goes first.
         raise min(errors, key=lambda error: isinstance(error, Unreachable) + isinstance(error, BridgeError))
-
-
-__all__ = ["Bridge", "Source", "Term", "start_new_epoch"]

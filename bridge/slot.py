@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import psycopg
 from psycopg import AsyncConnection, pq
 
-from bridge.errors import EpochLost, SettingInvalid, SlotBusy, SourceUnfit, Unreachable
+from bridge.errors import EpochLost, SlotBusy, SourceUnfit, Unreachable
 from bridge.pgoutput import standby_status
+from bridge.postgres import SlotState, Source, mend_of, one_line, parse_lsn, translate
 
 _READ_BATCH = 512
 """Frames handed over at once, at most: what bounds the memory between reads."""
@@ -36,24 +36,6 @@ _SESSION = (
     "SET bytea_output = 'hex'",
     "SET statement_timeout = 0",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Who the server says it is. ``wal_lsn`` is where its WAL was flushed to."""
-
-    system_id: str
-    timeline: int
-    wal_lsn: int
-    database: str
-
-
-@dataclass(frozen=True, slots=True)
-class SlotState:
-    """The slot as the server keeps it. ``confirmed_lsn`` is where it goes on after."""
-
-    confirmed_lsn: int
-    active_pid: int | None
 
 
 class ReplicationConnection:
@@ -143,7 +125,7 @@ class ReplicationConnection:
         try:
             self._pgconn.send_query(command.encode())
         except psycopg.Error as exc:
-            raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
+            raise Unreachable(f"Postgres went away: {one_line(exc)}") from exc
         await self._flush()
         while self._pgconn.is_busy():
             await self._readable()
@@ -186,7 +168,7 @@ class ReplicationConnection:
             try:
                 self._pgconn.put_copy_data(frame)
             except psycopg.Error as exc:
-                raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
+                raise Unreachable(f"Postgres went away: {one_line(exc)}") from exc
             await self._flush()
 
     async def close(self) -> None:
@@ -202,7 +184,7 @@ class ReplicationConnection:
             if isinstance(exc, psycopg.OperationalError) and not isinstance(exc, _NOT_SET_UP):
                 raise translate(exc) from exc
             raise SourceUnfit(
-                f"Postgres refused {query.split('(', maxsplit=1)[0].strip()}: {_line(exc)}", _mend(exc)
+                f"Postgres refused {query.split('(', maxsplit=1)[0].strip()}: {one_line(exc)}", mend_of(exc)
             ) from exc
 
     def _take(self) -> list[bytes]:
@@ -219,7 +201,7 @@ class ReplicationConnection:
                     reason = result.get_error_message() if result is not None else ""
                     self._ended = reason or "it is shutting down"
         except psycopg.Error as exc:
-            self._ended = _line(exc)
+            self._ended = one_line(exc)
         if self._ended is not None and not frames:
             raise Unreachable(f"Postgres ended the replication stream: {self._ended}")
         return frames
@@ -228,7 +210,7 @@ class ReplicationConnection:
         try:
             self._pgconn.consume_input()
         except psycopg.Error as exc:
-            raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
+            raise Unreachable(f"Postgres went away: {one_line(exc)}") from exc
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
@@ -236,14 +218,14 @@ class ReplicationConnection:
             while self._pgconn.flush():
                 await _once(loop.add_writer, loop.remove_writer, self._pgconn.socket)
         except psycopg.Error as exc:
-            raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
+            raise Unreachable(f"Postgres went away: {one_line(exc)}") from exc
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             await _once(loop.add_reader, loop.remove_reader, self._pgconn.socket)
         except psycopg.Error as exc:
-            raise Unreachable(f"Postgres went away: {_line(exc)}") from exc
+            raise Unreachable(f"Postgres went away: {one_line(exc)}") from exc
 
 
 async def open_replication(dsn: str) -> ReplicationConnection:
@@ -274,44 +256,6 @@ async def open_replication(dsn: str) -> ReplicationConnection:
         await replication.close()
         raise
     return replication
-
-
-def translate(exc: psycopg.Error) -> Unreachable | SourceUnfit | SettingInvalid:
-    """A psycopg error as ours: ``SourceUnfit`` when trying again cannot help."""
-    if isinstance(exc, psycopg.ProgrammingError):
-        # libpq's own words may quote the DSN, and with it a password: they are left out.
-        return SettingInvalid(
-            "ZEPHYR_POSTGRES_DSN is malformed", "write postgresql://user@host:port/database"
-        )
-    line = _line(exc)
-    if (
-        "authentication" in line
-        or "does not exist" in line
-        or "permission denied" in line
-        or "pg_hba" in line
-    ):
-        return SourceUnfit(f"Postgres refused the connection: {line}", "correct ZEPHYR_POSTGRES_DSN")
-    return Unreachable(f"Postgres cannot be reached: {line}", "start it, or correct ZEPHYR_POSTGRES_DSN")
-
-
-def parse_lsn(text: str) -> int:
-    """``16/B3748`` as one number."""
-    high, low = text.split("/")
-    return int(high, 16) << 32 | int(low, 16)
-
-
-def _mend(exc: psycopg.Error) -> str:
-    if "wal_level" in str(exc):
-        return "run: ALTER SYSTEM SET wal_level = logical; then restart Postgres"
-    if "all replication slots are in use" in str(exc):
-        return "drop a slot that is not needed, or raise max_replication_slots"
-    if "permission denied" in str(exc) or "must be" in str(exc):
-        return "give the role REPLICATION, and ownership of the published tables"
-    return ""
-
-
-def _line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())
 
 
 async def _once(add: Callable[..., None], remove: Callable[[int], object], socket: int) -> None:

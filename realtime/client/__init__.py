@@ -10,6 +10,8 @@ join without a gap, and raises rather than skip.
 """
 
 from realtime.client.client import Client
-from realtime.client.subscription import ReceivedEvent, Start, Subscription
+from realtime.client.received import ReceivedEvent
+from realtime.client.start import Start
+from realtime.client.subscription import Subscription
 
 __all__ = ["Client", "ReceivedEvent", "Start", "Subscription"]

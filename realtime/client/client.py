@@ -9,7 +9,8 @@ from typing import Self
 import grpc
 
 from protos.events.v1 import read_pb2, read_pb2_grpc, stream_pb2_grpc
-from realtime.client.subscription import Start, Subscription
+from realtime.client.start import Start
+from realtime.client.subscription import Subscription
 from realtime.filters import Filter
 from realtime.status import from_rpc_error
 

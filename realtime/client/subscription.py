@@ -12,14 +12,14 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from protos.events.v1 import stream_pb2 as pb
-from protos.events.v1.event_pb2 import Event
+from realtime.client.received import ReceivedEvent
+from realtime.client.start import Start
 from realtime.errors import CoverageBroken, RealtimeError, Unavailable
 from realtime.filters import Filter
 from realtime.status import from_error, from_rpc_error
@@ -29,53 +29,6 @@ _SILENCE_S = 30.0
 _PAUSE_MIN_S = 0.05
 _PAUSE_MAX_S = 5.0
 _Call = grpc.aio.StreamStreamCall[pb.SubscribeRequest, pb.SubscribeResponse]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a subscription begins."""
-
-    position: str
-    cursor: bytes = b""
-
-    @classmethod
-    def live(cls) -> Start:
-        """Events that are committed after the subscription is ready."""
-        return cls("live")
-
-    @classmethod
-    def earliest(cls) -> Start:
-        """The oldest event that the stream still holds."""
-        return cls("earliest")
-
-    @classmethod
-    def after(cls, cursor: bytes) -> Start:
-        """After a cursor that was received before."""
-        return cls("after", cursor)
-
-    def message(self) -> pb.Start:
-        if self.position == "after":
-            return pb.Start(after=pb.AfterStart(cursor=self.cursor))
-        if self.position == "earliest":
-            return pb.Start(earliest=pb.EarliestStart())
-        return pb.Start(live=pb.LiveStart())
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedEvent:
-    """An event with its place: ``sequence`` in the stream, ``cursor`` right after it."""
-
-    event: Event
-    sequence: int
-    cursor: bytes
-
-    @property
-    def kind(self) -> str:
-        return self.event.type.partition(".")[0]
-
-    @property
-    def verb(self) -> str:
-        return self.event.type.partition(".")[2]
 
 
 class Subscription:

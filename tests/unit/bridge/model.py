@@ -17,7 +17,7 @@ from bridge.errors import Unreachable
 from bridge.fit import FittedColumn, FittedMapping, FittedTable
 from bridge.jetstream import FENCED, JetStream, JetStreamError, StoredMessage
 from bridge.mapping import load_mapping
-from bridge.slot import Source
+from bridge.postgres import Source
 from bridge.stream import StreamState
 from tests.unit.bridge.wal_bytes import keepalive, message, xlog_data
 

@@ -1,0 +1,67 @@
+"""What Postgres says of itself, and its errors as ours: translated once, where they enter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+
+from bridge.errors import SettingInvalid, SourceUnfit, Unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who the server says it is. ``wal_lsn`` is where its WAL was flushed to."""
+
+    system_id: str
+    timeline: int
+    wal_lsn: int
+    database: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """The slot as the server keeps it. ``confirmed_lsn`` is where it goes on after."""
+
+    confirmed_lsn: int
+    active_pid: int | None
+
+
+def translate(exc: psycopg.Error) -> Unreachable | SourceUnfit | SettingInvalid:
+    """A psycopg error as ours: ``SourceUnfit`` when trying again cannot help."""
+    if isinstance(exc, psycopg.ProgrammingError):
+        # libpq's own words may quote the DSN, and with it a password: they are left out.
+        return SettingInvalid(
+            "ZEPHYR_POSTGRES_DSN is malformed", "write postgresql://user@host:port/database"
+        )
+    line = one_line(exc)
+    if (
+        "authentication" in line
+        or "does not exist" in line
+        or "permission denied" in line
+        or "pg_hba" in line
+    ):
+        return SourceUnfit(f"Postgres refused the connection: {line}", "correct ZEPHYR_POSTGRES_DSN")
+    return Unreachable(f"Postgres cannot be reached: {line}", "start it, or correct ZEPHYR_POSTGRES_DSN")
+
+
+def parse_lsn(text: str) -> int:
+    """``16/B3748`` as one number."""
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def mend_of(exc: psycopg.Error) -> str:
+    """What to do about a statement that the server refused; empty where nothing is known."""
+    if "wal_level" in str(exc):
+        return "run: ALTER SYSTEM SET wal_level = logical; then restart Postgres"
+    if "all replication slots are in use" in str(exc):
+        return "drop a slot that is not needed, or raise max_replication_slots"
+    if "permission denied" in str(exc) or "must be" in str(exc):
+        return "give the role REPLICATION, and ownership of the published tables"
+    return ""
+
+
+def one_line(exc: BaseException) -> str:
+    """An error's text in one line."""
+    return " ".join(str(exc).split())
