@@ -36,8 +36,14 @@ class Entry:
     subject: fmt.Subject | None
     verb: str
     commit: fmt.CommitPlace | None
-    payload: bytes
+    kept: bytes
     frame: bytes
+    payload_size: int = 0
+
+    @property
+    def payload(self) -> bytes:
+        """What was stored: the end of ``frame``, so that it is held once; of a mark, ``kept``."""
+        return self.frame[-self.payload_size :] if self.payload_size else self.kept
 
     @property
     def is_internal(self) -> bool:
@@ -65,14 +71,15 @@ def make_entry(
         text = headers.get(fmt.COMMIT)
         place = fmt.parse_commit(text) if text else None
     except ValueError:
-        return Entry(sequence, timestamp_ns, None, FOREIGN, None, payload, b"")
+        return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
     if parsed is None:
         return Entry(sequence, timestamp_ns, None, subject.rsplit(".", 1)[1], None, payload, b"")
     if not verb:
-        return Entry(sequence, timestamp_ns, None, FOREIGN, None, payload, b"")
+        return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
     cursor = Cursor(epoch, sequence, timestamp_ns).encode()
     body = varint_field(_SEQUENCE_FIELD, sequence) + delimited(_CURSOR_FIELD, cursor)
-    if _is_event(payload):
+    is_event = _is_event(payload)
+    if is_event:
         body += delimited(_EVENT_FIELD, payload)
     return Entry(
         sequence,
@@ -80,8 +87,9 @@ def make_entry(
         parsed,
         verb,
         place,
-        payload,
+        b"",
         delimited(_EVENTS_FIELD, body),
+        len(payload) if is_event else 0,
     )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from tests.fixtures.bridge import bridge_process, bridge_settings, stream_reader
+from tests.fixtures.bridge import bridge_settings
+from tests.fixtures.bridge_process import bridge_process
+from tests.fixtures.cache_kit import cache_kit
 from tests.fixtures.databases import migrated_dsn, migrated_template, postgres_dsn, redis_url, slot_name
-from tests.fixtures.realtime import server_process, writer
+from tests.fixtures.format_kit import format_kit
+from tests.fixtures.read_kit import own_postgres, own_valkey, read_kit
+from tests.fixtures.realtime_server import server_process
+from tests.fixtures.repo import repo
 from tests.fixtures.servers import (
     nats_server,
     nats_url,
@@ -14,17 +19,25 @@ from tests.fixtures.servers import (
     spare_valkey,
     valkey_server,
 )
+from tests.fixtures.stream_reader import stream_reader
+from tests.fixtures.stream_writer import writer
 
 __all__ = [
     "bridge_process",
     "bridge_settings",
+    "cache_kit",
+    "format_kit",
     "migrated_dsn",
     "migrated_template",
     "nats_server",
     "nats_url",
+    "own_postgres",
+    "own_valkey",
     "postgres_dsn",
     "postgres_server",
+    "read_kit",
     "redis_url",
+    "repo",
     "server_process",
     "server_thread",
     "slot_name",

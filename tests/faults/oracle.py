@@ -18,8 +18,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from tests.fixtures.bridge import OWNER, Reader, Stored
 from tests.fixtures.eventually import eventually
+from tests.fixtures.stream_reader import OWNER, Reader, Stored
 
 W1, W2 = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 PAUSE_S = 0.01

@@ -16,17 +16,10 @@ import pytest
 
 from bridge.settings import BridgeSettings
 from tests.faults.oracle import Writer, check, more, writing
-from tests.fixtures.bridge import (
-    OWNER,
-    BridgeProcess,
-    Reader,
-    RunningBridge,
-    environment_for,
-    open_reader,
-    running,
-    settings_for,
-)
+from tests.fixtures.bridge import RunningBridge, running, settings_for
+from tests.fixtures.bridge_process import BridgeProcess, environment_for
 from tests.fixtures.eventually import eventually
+from tests.fixtures.stream_reader import OWNER, Reader, open_reader
 from zephyr.migrations.runner import migrate
 from zephyr.stack.nats import NatsServer
 from zephyr.stack.postgres import PostgresServer

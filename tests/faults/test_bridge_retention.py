@@ -14,17 +14,9 @@ import pytest
 
 from bridge.errors import EventTooLarge
 from tests.faults.oracle import Writer, change_of
-from tests.fixtures.bridge import (
-    OWNER,
-    POSITION,
-    Reader,
-    RunningBridge,
-    Stored,
-    open_reader,
-    running,
-    settings_for,
-)
+from tests.fixtures.bridge import RunningBridge, running, settings_for
 from tests.fixtures.eventually import eventually
+from tests.fixtures.stream_reader import OWNER, POSITION, Reader, Stored, open_reader
 from zephyr.stack.nats import NatsServer
 
 SEED = 11

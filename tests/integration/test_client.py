@@ -20,7 +20,9 @@ from realtime.errors import (
     Unavailable,
 )
 from tests.fixtures.eventually import eventually
-from tests.fixtures.realtime import SUBSCRIBE, Change, ServerProcess, StreamWriter, new_id, serving
+from tests.fixtures.raw_stream import SUBSCRIBE
+from tests.fixtures.realtime_server import ServerProcess, serving
+from tests.fixtures.stream_writer import Change, StreamWriter, new_id
 from zephyr.stack.nats import NatsServer
 from zephyr.stack.server import free_port
 

@@ -11,16 +11,9 @@ from realtime.cursor import Cursor
 from realtime.errors import CursorReset
 from realtime.status import from_error
 from tests.fixtures.eventually import eventually
-from tests.fixtures.realtime import (
-    Change,
-    RawStream,
-    StreamWriter,
-    after,
-    earliest,
-    new_id,
-    raw_stream,
-    serving,
-)
+from tests.fixtures.raw_stream import RawStream, after, earliest, raw_stream
+from tests.fixtures.realtime_server import serving
+from tests.fixtures.stream_writer import Change, StreamWriter, new_id
 from zephyr.stack.nats import NatsServer
 
 SMALL: dict[str, Any] = {"ring_entries": 64}

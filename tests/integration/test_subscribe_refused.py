@@ -13,16 +13,9 @@ from google.rpc import error_details_pb2 as rpc  # type: ignore[import-untyped] 
 from protos.common.v1 import error_pb2 as codes
 from protos.events.v1 import stream_pb2 as pb
 from realtime.cursor import Cursor
-from tests.fixtures.realtime import (
-    Change,
-    RawStream,
-    StreamWriter,
-    after,
-    earliest,
-    new_id,
-    raw_stream,
-    serving,
-)
+from tests.fixtures.raw_stream import RawStream, after, earliest, raw_stream
+from tests.fixtures.realtime_server import serving
+from tests.fixtures.stream_writer import Change, StreamWriter, new_id
 from zephyr.stack.nats import NatsServer
 
 EPOCH = "0190a0000000000000aa"

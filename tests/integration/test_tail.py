@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.fixtures.realtime import Change, StreamWriter, serving
+from tests.fixtures.realtime_server import serving
+from tests.fixtures.stream_writer import Change, StreamWriter
 from zephyr.stack.nats import NatsServer
 from zephyr.stack.server import free_port
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 from hypothesis import HealthCheck, settings
@@ -20,20 +19,19 @@ from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import stream_pb2 as pb
 from realtime import catchup
 from realtime.catchup import CatchUp
-from realtime.entry import Entry, make_entry
+from realtime.entry import Entry
 from realtime.errors import CursorReset, RealtimeError
 from realtime.filters import Filter
 from realtime.hub import Hub, HubLimits
-from realtime.jetstream import StreamReader, StreamState
+from realtime.jetstream import StreamReader
 from realtime.point import Point
 from realtime.source import Source
 from realtime.subscriber import MailboxLimits, Subscriber
 from realtime.subscription import Feed, end, keep_up
+from tests.property.hub_model import A, B, Broker, Listener, LiveSource, wants
 
 HUB = HubLimits(ring_entries=12, ring_bytes=2000, whole_transaction_events=5)
 MAILBOX = MailboxLimits(max_events=4, max_bytes=900)
-PAGE = 5
-A, B = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 WORKSPACES = (A, B, fmt.NONE)
 KINDS = ("note", "membership")
 ENTITIES = ("x", "y")
@@ -52,63 +50,6 @@ MESSAGE = st.one_of(
     st.tuples(st.just(fmt.NONE), st.sampled_from(KINDS), st.just(fmt.NONE), st.just(fmt.TRUNCATED)),
     st.sampled_from(("mark", "foreign", "published")),
 )
-
-
-def wants(wanted: Filter, entry: Entry) -> bool:
-    """What a filter means, said in another way than the code does."""
-    subject = entry.subject
-    if subject is None or (wanted.kinds and subject.kind not in wanted.kinds):
-        return False
-    if entry.verb == fmt.TRUNCATED:
-        return True
-    in_workspace = not wanted.workspaces or subject.workspace in wanted.workspaces
-    return in_workspace and (not wanted.entities or subject.entity in wanted.entities)
-
-
-class Broker:
-    """The stream as a list; stands in for the reader. What retention took stays in ``all``."""
-
-    def __init__(self) -> None:
-        self.all: list[Entry] = []
-        self.epoch = ""
-        self.first = 1
-        self.last = 0
-
-    async def state(self) -> StreamState:
-        await asyncio.sleep(0)
-        return StreamState(self.epoch, self.first, self.last)
-
-    async def timestamp_ns(self, sequence: int) -> int | None:
-        await asyncio.sleep(0)
-        found = [entry for entry in self.all if entry.sequence == sequence >= self.first]
-        return found[0].timestamp_ns if found else None
-
-    async def page(self, epoch: str, after: int) -> list[Entry]:
-        await asyncio.sleep(0)
-        left = [entry for entry in self.all if entry.sequence > after and entry.sequence >= self.first]
-        return left[:PAGE]
-
-
-class LiveSource:
-    """Stands in for a source that is live."""
-
-    async def became_live(self) -> None:
-        await asyncio.sleep(0)
-
-
-@dataclass(eq=False)
-class Listener:
-    """A subscription, what it wanted, and what it was told."""
-
-    subscriber: Subscriber
-    start: pb.Start
-    history: list[Entry]
-    task: asyncio.Task[None] | None = None
-    begin: int = -1
-    through: int = -1
-    got: list[int] = field(default_factory=list)
-    over: set[int] = field(default_factory=set)
-    said: list[str] = field(default_factory=list)
 
 
 class Machine(RuleBasedStateMachine):
@@ -141,7 +82,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, preload: int) -> None:
         self._new_epoch()
         for _ in range(preload):
-            self._append((A, "note", "x", "made"), None, 1)
+            self.broker.append((A, "note", "x", "made"), None, 1)
         self.taken = len(self.broker.all)
         self.hub.begin(self.broker.epoch, Point(self.broker.last, self.broker.last, 0, 0, 0))
 
@@ -159,7 +100,7 @@ class Machine(RuleBasedStateMachine):
             if isinstance(message, tuple):
                 is_last = at == rows[-1] and not cut
                 place = fmt.CommitPlace(self.lsn, rows.index(at), len(rows) if is_last else 0)
-            self._append(message, place, hole if at == 0 else 1)
+            self.broker.append(message, place, hole if at == 0 else 1)
 
     @rule(count=st.integers(1, 30))
     def take_in(self, count: int) -> None:
@@ -228,7 +169,7 @@ class Machine(RuleBasedStateMachine):
     def change_epoch(self, known: bool) -> None:
         """The stream is another; for some turns the hub may not know it yet."""
         self._new_epoch()
-        self._append((A, "note", "x", "made"), None, 1)
+        self.broker.append((A, "note", "x", "made"), None, 1)
         if not known:
             self.run()
         self.taken = 0
@@ -346,28 +287,8 @@ class Machine(RuleBasedStateMachine):
 
     def _new_epoch(self) -> None:
         self.epochs += 1
-        self.broker.all = []
-        self.broker.epoch = f"{self.epochs:020x}"
-        self.broker.first, self.broker.last = 1, 0
+        self.broker.begin(f"{self.epochs:020x}")
         self.taken = 0
-
-    def _append(self, message: Any, place: fmt.CommitPlace | None, step: int) -> None:
-        self.broker.last += step
-        headers = {fmt.VERB: "made"}
-        if isinstance(message, tuple):
-            workspace, kind, entity, headers[fmt.VERB] = message
-            subject = str(fmt.Subject(workspace, kind, entity))
-        elif message == "mark":
-            subject = fmt.POSITION_SUBJECT
-        else:
-            subject = "zephyr.odd" if message == "foreign" else str(fmt.Subject(A, "note", "y", "event"))
-        if place is not None:
-            headers[fmt.COMMIT] = str(place)
-        payload = b"\x0a\x20" + b"i" * 32 if self.broker.last % 7 else b"\x0a\xff\x03" + b"i" * 511
-        sequence = self.broker.last
-        self.broker.all.append(
-            make_entry(self.broker.epoch, subject, headers, payload, sequence, sequence * 10)
-        )
 
 
 Machine.TestCase.settings = settings(
