@@ -93,7 +93,10 @@ async def test_a_program_that_is_not_there_says_so(log: LogFile) -> None:
 async def test_signals_are_as_a_program_expects_them(log: LogFile) -> None:
     child = ChildProcess.spawn(["grep", "^SigIgn", "/proc/self/status"], log)
     await child.wait()
-    assert log.tail() == ["SigIgn:\t0000000000000000"]
+    ignored = int(log.tail()[0].split()[1], 16)
+    # Those that Python ignores; what whoever started us ignores beside them is not ours.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        assert not ignored >> (number - 1) & 1, number
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root changes users")
