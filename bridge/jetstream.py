@@ -21,9 +21,10 @@ from nats.aio.client import Client as NatsClient
 from bridge.errors import BridgeError, Unreachable
 
 NO_MESSAGE = 10037
+STORE_BUSY = 10049
 STREAM_NOT_FOUND = 10059
 FENCED = 10071
-"""Error codes of the API: no such message, no such stream, wrong last sequence of a subject."""
+"""Error codes of the API: no such message, no store for a stream, no such stream, wrong last sequence of a subject."""
 _RETRY_AFTER_S = 0.05
 _UNAVAILABLE = 503
 """Status of an answer: no leader, or no resources, at the moment."""

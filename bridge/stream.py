@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from bridge.errors import StreamUnfit
-from bridge.jetstream import STREAM_NOT_FOUND, JetStream, JetStreamError
+from bridge.jetstream import STORE_BUSY, STREAM_NOT_FOUND, JetStream, JetStreamError
 from bridge.settings import BridgeSettings
 from protos.events.v1 import stream_format as fmt
+
+# A stream of the same name was removed a moment ago, and the broker is still at its files.
+_STORE_BUSY_PAUSES_S = (0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,19 @@ async def create_stream(jetstream: JetStream, settings: BridgeSettings, epoch: s
     config = stream_config(settings, epoch)
     if jetstream.supports_runs:
         config["allow_batched"] = True
-    try:
-        return fit_stream(await jetstream.api(f"STREAM.CREATE.{settings.stream}", config), settings)
-    except JetStreamError as exc:
-        raise StreamUnfit(
-            f"the stream {settings.stream!r} cannot be made: {exc.message}",
-            "free the subjects zephyr.> or raise the broker's limits",
-        ) from exc
+    pauses = iter(_STORE_BUSY_PAUSES_S)
+    while True:
+        try:
+            info = await jetstream.api(f"STREAM.CREATE.{settings.stream}", config)
+            return fit_stream(info, settings)
+        except JetStreamError as exc:
+            pause_s = next(pauses, None) if exc.error_code == STORE_BUSY else None
+            if pause_s is None:
+                raise StreamUnfit(
+                    f"the stream {settings.stream!r} cannot be made: {exc.message}",
+                    "free the subjects zephyr.> or raise the broker's limits",
+                ) from exc
+        await asyncio.sleep(pause_s)
 
 
 def stream_config(settings: BridgeSettings, epoch: str) -> dict[str, Any]:

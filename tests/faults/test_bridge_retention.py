@@ -103,7 +103,10 @@ class OneByOne:
 async def test_a_burst_over_the_limit_with_nats_killed_in_it(
     max_msgs: int, migrated_dsn: str, nats_server: NatsServer, slot_name: str
 ) -> None:
-    settings = settings_for(migrated_dsn, nats_server.url, slot_name, stream_max_msgs=max_msgs)
+    # Marks are due by number alone: those of an idle source would evict the last events before they are read.
+    settings = settings_for(
+        migrated_dsn, nats_server.url, slot_name, stream_max_msgs=max_msgs, mark_interval_s=30
+    )
     writer = Writer(migrated_dsn, SEED)
     async with running(settings) as bridge, open_reader(nats_server.url) as reader:
         await writer.prepare()

@@ -125,7 +125,12 @@ async def test_retention_that_passes_a_slow_reader_resets_it(
     nats_server: NatsServer, writer: StreamWriter
 ) -> None:
     await writer.delete()
-    await writer.create(max_msgs=500)
+
+    async def is_made() -> bool:  # the broker may still be busy with removing the former one's files
+        await writer.create(max_msgs=500)
+        return True
+
+    await eventually(is_made)
     async with serving(nats_server.url, **SMALL) as address, raw_stream(address) as slow:
         await slow.open("s")
         await slow.caught_up("s")
