@@ -119,7 +119,10 @@ class Replay:
             try:
                 result = await act(await self._connect())
             except psycopg.Error as exc:
-                passing = self._connection is None or self._connection.broken or isinstance(exc, _TRANSIENT)
+                # An error without a state is libpq's or psycopg's own: the connection ended under them.
+                is_local = isinstance(exc, psycopg.OperationalError) and exc.sqlstate is None
+                lost = self._connection is None or self._connection.broken or is_local
+                passing = lost or isinstance(exc, _TRANSIENT)
                 await self._disconnect()
                 cause = _first_line(exc)
                 if not passing or _is_refusal(exc):
