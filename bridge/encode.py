@@ -10,24 +10,32 @@ event is an error that names it, never a message left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
-
-from google.protobuf import message_factory
-from google.protobuf.message import Message
 
 from bridge import values
 from bridge.change import Begin, Operation, Relation, RowChange, Truncate, Unchanged, Value
 from bridge.errors import EventRejected, EventTooLarge, MappingMismatch, ProtocolError
+from bridge.fields import Emitter, emitter
 from bridge.fit import ALWAYS_TOKENS, FittedMapping, FittedTable, relation_mismatches
 from bridge.mapping import schema_name
 from protos.events.v1 import stream_format as fmt
-from protos.events.v1.event_pb2 import Event
+from protos.events.v1.event_pb2 import Commit, Event
+from protos.wire import delimited, delimited_header, varint_field
 
 Row = tuple[Value, ...]
 
 # The WAL keeps the row as it was written: correcting it later does not change that.
 ROW_MEND = "correct the mapping (docs/mapping.md), or correct the row and begin anew: zephyr bridge new-epoch"
 OTHER = "other"
+_TYPE_URL = "type.googleapis.com/"
+_ANY_TYPE, _ANY_VALUE = 1, 2
+"""Field numbers of google.protobuf.Any."""
+_UINT64 = (1 << 64) - 1
+_ID, _SUBJECT, _WORKSPACE, _COMMIT = (
+    Event.DESCRIPTOR.fields_by_name[name].number for name in ("id", "subject", "workspace_id", "commit")
+)
+_INDEX, _COUNT = Commit.INDEX_FIELD_NUMBER, Commit.COUNT_FIELD_NUMBER
 
 
 # One of each is made for every row, and a frozen dataclass takes six times a named tuple's time.
@@ -47,19 +55,27 @@ class Origin:
     database: str
     epoch: str
     max_event_bytes: int
+    id_prefix: str
+    """An event's id up to the commit LSN."""
 
 
 class Draft(NamedTuple):
     """A message that lacks its place in the transaction. ``entity`` is ``_`` for a truncation;
-    ``changed`` names fields, ``table`` is ``schema.table``."""
+    ``changed`` names fields, ``table`` is ``schema.table``.
+
+    ``about``, ``routed`` and ``data`` are the envelope's fields as bytes: what stands before the
+    time, between time and commit, and after the commit. Only what lies between is still to come.
+    """
 
     subject: str
     verb: str
-    changed: tuple[str, ...]
+    changed: str
     schema: str
     entity: str
     table: str
-    event: Event
+    about: bytes
+    routed: bytes
+    data: bytes
     origin: Origin
 
     def finish(self, begin: Begin, index: int, count: int = 0) -> Outgoing:
@@ -68,28 +84,33 @@ class Draft(NamedTuple):
         Raises:
             EventTooLarge: the payload is over the limit.
         """
-        origin, event, lsn = self.origin, self.event, begin.commit_lsn
-        event.id = fmt.event_id(origin.system_id, origin.epoch, lsn, index)
-        event.time = begin.commit_time_us
-        commit = event.commit
-        commit.lsn = lsn
-        commit.index = index
-        commit.count = count
-        payload = event.SerializeToString()
+        origin = self.origin
+        lsn, time_field, commit_lsn = _of_transaction(begin.commit_lsn, begin.commit_time_us)
+        identity = f"{origin.id_prefix}{lsn}.{index}"
+        commit = commit_lsn + varint_field(_INDEX, index) if index else commit_lsn
+        place = f"{lsn}/{index}"
+        if count:
+            commit += varint_field(_COUNT, count)
+            place = f"{place}/{count}"
+        payload = b"".join(
+            (
+                delimited(_ID, identity.encode()),
+                self.about,
+                time_field,
+                self.routed,
+                delimited(_COMMIT, commit),
+                self.data,
+            )
+        )
         if len(payload) > origin.max_event_bytes:
             raise EventTooLarge(
                 f"{self.table} {self.entity}: its event has {len(payload)} bytes, "
                 f"over the limit of {origin.max_event_bytes}",
                 "raise ZEPHYR_BRIDGE_MAX_EVENT_BYTES, and the broker's max_payload above it",
             )
-        headers = {
-            fmt.ID: event.id,
-            fmt.VERB: self.verb,
-            fmt.COMMIT: _commit_place(lsn, index, count),
-            fmt.SCHEMA: self.schema,
-        }
+        headers = {fmt.ID: identity, fmt.VERB: self.verb, fmt.COMMIT: place, fmt.SCHEMA: self.schema}
         if self.changed:
-            headers[fmt.CHANGED] = ",".join(self.changed)
+            headers[fmt.CHANGED] = self.changed
         return Outgoing(self.subject, headers, payload)
 
 
@@ -103,7 +124,7 @@ class Encoder:
         self, fitted: FittedMapping, system_id: str, database: str, epoch: str, max_event_bytes: int
     ) -> None:
         self._fitted = fitted
-        self._origin = Origin(system_id, database, epoch, max_event_bytes)
+        self._origin = Origin(system_id, database, epoch, max_event_bytes, f"{system_id}.{epoch}.")
         # The last version seen of each relation, by oid; None for one that is not mapped.
         self._plans: dict[int, tuple[Relation, _Plan | None]] = {}
 
@@ -157,8 +178,19 @@ class _Plan:
         self._kind = mapping.kind
         self._schema = schema_name(mapping.message)
         self._source = f"/postgres/{origin.system_id}/{origin.database}/{mapping.name}"
-        self._data_field = mapping.envelope_field
-        self._message_class = message_factory.GetMessageClass(mapping.message)
+        self._data_number = Event.DESCRIPTOR.fields_by_name[mapping.envelope_field].number
+        # What a message that has no field of its own travels in.
+        self._any_type = (
+            delimited(_ANY_TYPE, (_TYPE_URL + mapping.message.full_name).encode())
+            if mapping.envelope_field == OTHER
+            else b""
+        )
+        self._schema_field = delimited(Event.DATA_SCHEMA_FIELD_NUMBER, self._schema.encode())
+        self._type_source = {
+            verb: delimited(Event.TYPE_FIELD_NUMBER, f"{mapping.kind}.{verb}".encode())
+            + delimited(Event.SOURCE_FIELD_NUMBER, self._source.encode())
+            for verb in fmt.ROW_VERBS
+        }
         self._key = place[mapping.key]
         self._key_column = mapping.key
         self._key_is_token = table.columns[mapping.key].base_oid in ALWAYS_TOKENS
@@ -168,21 +200,22 @@ class _Plan:
             mapping.workspace is not None and table.columns[mapping.workspace].base_oid in ALWAYS_TOKENS
         )
         self._used = tuple((place[name], name) for name in mapping.used_columns)
-        fields = []
+        fields: list[tuple[int, int, str, Emitter]] = []
         compared = []
         unknown = []
         # Whether old rows are whole. If not, they hold the replica identity alone.
         self._full = relation.replica_identity == "f"
         for name, field in mapping.columns:
             index = place[name]
-            convert = values.converter(table.columns[name].base_oid, mapping.message.fields_by_name[field])
-            # None instead of the identity spares a call for each text.
-            fields.append((index, name, field, None if convert is values.text else convert))
+            target = mapping.message.fields_by_name[field]
+            convert = values.converter(table.columns[name].base_oid, target)
+            fields.append((target.number, index, name, emitter(target, convert)))
             if self._full or relation.columns[index].is_key:
                 compared.append((index, field))
             else:
                 unknown.append(field)
-        self._fields = tuple(fields)
+        # By number, as protobuf itself writes them.
+        self._fields = tuple((index, name, emit) for _, index, name, emit in sorted(fields, key=_number))
         self._compared = tuple(compared)
         # Fields whose old value is never known: each update counts as a change of them.
         self._unknown = tuple(unknown)
@@ -210,50 +243,44 @@ class _Plan:
             if not self._workspace_is_token or type(routing) is not str:
                 routing = self._token(row, self._workspace, self._workspace_column)
             workspace = routing
-        fields: dict[str, object] = {}
+        parts: list[bytes] = []
         at: str | None = None
         try:
-            for index, name, field, convert in self._fields:
+            for index, name, emit in self._fields:
                 value = row[index]
                 if value is not None:
                     at = name
-                    fields[field] = value if convert is None else convert(value)  # type: ignore[arg-type]
-            at = None
-            event = self._event(verb, entity, workspace, changed, fields)
+                    parts.append(emit(value))  # type: ignore[arg-type]
         except ValueError as exc:
             raise self._rejected(row, at, str(exc)) from exc
+        body = b"".join(parts)
+        if self._any_type:
+            body = self._any_type + (delimited(_ANY_VALUE, body) if body else b"")
+        data = self._schema_field + delimited_header(self._data_number, len(body)) + body
         subject = f"{fmt.ROOT}.{fmt.SHARD}.{workspace}.{self._kind}.{entity}.row"
-        return Draft(subject, verb, changed, self._schema, entity, self._table, event, self._origin)
+        return self._draft(subject, verb, entity, workspace, changed, data)
 
     def truncated(self) -> Draft:
         """The message that all rows of the table went."""
-        event = self._event(fmt.TRUNCATED, fmt.NONE, fmt.NONE, (), None)
         subject = str(fmt.Subject(fmt.NONE, self._kind, fmt.NONE))
-        return Draft(subject, fmt.TRUNCATED, (), self._schema, fmt.NONE, self._table, event, self._origin)
+        return self._draft(subject, fmt.TRUNCATED, fmt.NONE, fmt.NONE, (), self._schema_field)
 
-    def _event(
-        self,
-        verb: str,
-        entity: str,
-        workspace: str,
-        changed: tuple[str, ...],
-        fields: dict[str, object] | None,
-    ) -> Event:
-        data: dict[str, object] = {"changed": changed} if changed else {}
-        if fields is not None and self._data_field != OTHER:
-            data[self._data_field] = fields
-        event = Event(
-            type=f"{self._kind}.{verb}",
-            source=self._source,
-            subject=entity,
-            workspace_id=workspace,
-            data_schema=self._schema,
-            **data,  # type: ignore[arg-type]  # a message may be given by its fields
+    def _draft(
+        self, subject: str, verb: str, entity: str, workspace: str, changed: tuple[str, ...], data: bytes
+    ) -> Draft:
+        names, changed_fields = _changed(changed)
+        return Draft(
+            subject,
+            verb,
+            names,
+            self._schema,
+            entity,
+            self._table,
+            self._type_source[verb] + delimited(_SUBJECT, entity.encode()),
+            delimited(_WORKSPACE, workspace.encode()) + changed_fields,
+            data,
+            self._origin,
         )
-        if fields is not None and self._data_field == OTHER:
-            message: Message = self._message_class(**fields)
-            event.other.Pack(message, deterministic=True)
-        return event
 
     def _filled(self, old: Row | None, new: Row) -> Row:
         """``new`` with what the update left alone taken from ``old``."""
@@ -288,10 +315,22 @@ class _Plan:
         return f"{self._table} {self._key_column}={'NULL' if key is None else str(key)[:80]}"
 
 
-def _commit_place(lsn: int, index: int, count: int) -> str:
-    """``str(CommitPlace(…))`` without making one."""
-    place = f"{fmt.format_lsn(lsn)}/{index}"
-    return f"{place}/{count}" if count else place
+@lru_cache(maxsize=64)
+def _of_transaction(commit_lsn: int, commit_time_us: int) -> tuple[str, bytes, bytes]:
+    """What all messages of a transaction have: LSN as text, the field of the time, the LSN's in ``Commit``."""
+    time_field = varint_field(Event.TIME_FIELD_NUMBER, commit_time_us & _UINT64)
+    return fmt.format_lsn(commit_lsn), time_field, varint_field(Commit.LSN_FIELD_NUMBER, commit_lsn)
+
+
+@lru_cache(maxsize=1024)
+def _changed(names: tuple[str, ...]) -> tuple[str, bytes]:
+    """The names of changed fields as a header and as the envelope's field."""
+    fields = (delimited(Event.CHANGED_FIELD_NUMBER, name.encode()) for name in names)
+    return ",".join(names), b"".join(fields)
+
+
+def _number(field: tuple[int, int, str, Emitter]) -> int:
+    return field[0]
 
 
 def _present(row: Row | None) -> Row:

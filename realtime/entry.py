@@ -16,7 +16,7 @@ from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.stream_pb2 import Events, StreamedEvent
 from realtime.cursor import Cursor
-from realtime.wire import delimited, varint_field
+from protos.wire import delimited, varint_field
 
 FOREIGN = "foreign"
 

@@ -27,7 +27,7 @@ from realtime.entry import Entry
 from realtime.filters import Filter
 from realtime.history import Item
 from realtime.point import ORIGIN, Point
-from realtime.wire import delimited_header, varint_field
+from protos.wire import delimited_header, varint_field
 
 Control = Ready | CaughtUp | FellBehind | Progress | Reset | Closed
 

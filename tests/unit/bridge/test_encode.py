@@ -6,7 +6,7 @@ import pytest
 
 from bridge import values
 from bridge.change import Begin, Column, Operation, Relation, RowChange, Truncate, Unchanged, Value
-from bridge.encode import Encoder, Outgoing
+from bridge.encode import Draft, Encoder, Outgoing
 from bridge.errors import EventRejected, EventTooLarge, MappingMismatch
 from bridge.fit import FittedColumn, FittedMapping, FittedTable
 from bridge.mapping import load_mapping, schema_name
@@ -79,6 +79,10 @@ def sent(change: RowChange | Truncate) -> list[tuple[Outgoing, Event]]:
     drafts = encoder().encode(change)
     done = [draft.finish(BEGIN, index, 0) for index, draft in enumerate(drafts)]
     return [(message, Event.FromString(message.payload)) for message in done]
+
+
+def title_of(drafts: list[Draft]) -> str:
+    return Event.FromString(drafts[0].finish(BEGIN, 0).payload).note.title
 
 
 def test_insert() -> None:
@@ -277,9 +281,9 @@ def test_a_relation_that_lacks_a_column_or_has_another_type() -> None:
 def test_a_new_version_of_a_relation_gets_a_new_plan() -> None:
     one = encoder()
     first = relation()
-    assert one.encode(insert(first))[0].event.note.title == "Hello"
+    assert title_of(one.encode(insert(first))) == "Hello"
     names = (*reversed(ROW), "added")
     wider = relation(columns=names)
     values_of = tuple({**ROW, "added": "new"}[name] for name in names)
-    assert one.encode(RowChange(Operation.INSERT, wider, None, values_of))[0].event.note.title == "Hello"
-    assert one.encode(insert(first))[0].event.note.title == "Hello"
+    assert title_of(one.encode(RowChange(Operation.INSERT, wider, None, values_of))) == "Hello"
+    assert title_of(one.encode(insert(first))) == "Hello"

@@ -6,9 +6,16 @@ then for type 0 a varint, for type 2 a length and that many bytes.
 
 from __future__ import annotations
 
+_ONE_BYTE = tuple(bytes((value,)) for value in range(128))
+_TWO_BYTES = 1 << 14
+
 
 def varint(value: int) -> bytes:
     """An unsigned integer as a base-128 varint."""
+    if value < 128:
+        return _ONE_BYTE[value]
+    if value < _TWO_BYTES:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
