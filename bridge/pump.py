@@ -1,27 +1,29 @@
-"""From frames of the slot to messages of the stream, one after the other.
+"""From frames of the slot to messages in the outbox, one after the other.
 
 Each change takes the next index of its transaction. One message is always held until the
-next change or the commit is seen, because the last one carries the count. What has come at
-once is stored at once, as one unit, and the next unit begins when that is acknowledged: a
-lone event goes alone, a loaded WAL in runs. What the checkpoint covers is skipped by
-(commit LSN, index), so a slot that starts earlier, after a crash on either side, repeats nothing.
+next change or the commit is seen, because the last one carries the count. Reading and
+encoding go on while the sender has a unit on its way, until the outbox is full. What the
+checkpoint covers is skipped by (commit LSN, index), so a slot that starts earlier, after a
+crash on either side, repeats nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from bridge.change import Begin, Commit, LogicalMessage, Position, Relation, RowChange, Truncate
-from bridge.encode import Draft, Encoder, Outgoing
-from bridge.errors import EventRejected, MappingMismatch
+from bridge.encode import Draft, Encoder
 from bridge.ledger import Ledger
-from bridge.pgoutput import Decoder, Keepalive, parse_frame
+from bridge.outbox import Outbox
+from bridge.pgoutput import XLOG_DATA_HEAD, XLOG_DATA_KIND, Decoder, Keepalive, parse_frame
 from bridge.publish import Publisher
+from bridge.sender import Sender
 
-_MARK_EVERY_MESSAGES = 1000
-"""A tail of at most so many messages is read back when a term begins."""
+_FRAMES_A_TURN = 64
+"""Frames are taken in turns with the sender, whose socket must not run dry meanwhile."""
 
 
 class FrameReader(Protocol):
@@ -50,120 +52,105 @@ class Pump:
         self._frames = frames
         self._decoder = Decoder()
         self._encoder = encoder
-        self._publisher = publisher
         self._ledger = ledger
-        # Stored: the last change, and how far the source was read. Seen: the same with the unit.
-        self._stored = self._seen = position or Position(0, 0)
-        self._stored_lsn = self._seen_lsn = wal_lsn
-        self._wal_time_us = 0
-        self._heard = False
+        self.outbox = Outbox(
+            position or Position(0, 0), wal_lsn, publisher.unit_messages, publisher.unit_bytes
+        )
+        self.sender = Sender(self.outbox, publisher, ledger, mark_interval_s)
         self._mark_interval_s = mark_interval_s
         self._begin: Begin | None = None
         self._skips_transaction = False
         self._index = 0
         self._held: tuple[Draft, int] | None = None
-        self._unit: list[Outgoing] = []
-        self._unit_bytes = 0
         self.on_message: Callable[[LogicalMessage], None] | None = None
         """Told of each logical message of ours, in its place among the changes; must not block."""
 
     async def run(self) -> None:
-        """Pumps until something breaks; the error says what.
+        """Pumps until something breaks; the error says what. What was read before is stored still.
 
         Raises:
             BridgeError: see ``bridge.errors``.
         """
-        while True:
-            for data in await self._frames.read(self._mark_interval_s):
-                try:
-                    await self._take(data)
-                except (EventRejected, MappingMismatch):
-                    await self._store_unit()  # what stands before the row that cannot pass
-                    raise
-            # In a transaction as well: one that stalls, or is only skipped, must not let the marks age.
-            await self._store_unit()
-            await self._mark_if_due()
+        reading = asyncio.ensure_future(self._read())
+        sending = asyncio.ensure_future(self.sender.run())
+        try:
+            await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                self.outbox.close()
+                await asyncio.wait((sending,))
+        finally:
+            for task in (reading, sending):
+                task.cancel()
+            ended = await asyncio.gather(sending, reading, return_exceptions=True)
+        # The sender's first: what the reader met is met again.
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
 
-    async def _take(self, data: bytes) -> None:
+    async def _read(self) -> None:
+        outbox = self.outbox
+        while True:
+            frames = await self._frames.read(self._mark_interval_s)
+            for number, data in enumerate(frames, 1):
+                if outbox.is_full:
+                    await outbox.room()
+                if data[:1] == XLOG_DATA_KIND and len(data) > XLOG_DATA_HEAD:
+                    self._message(data[XLOG_DATA_HEAD:])
+                else:
+                    await self._keepalive(data)
+                if number % _FRAMES_A_TURN == 0:
+                    outbox.offer()
+                    await asyncio.sleep(0)
+            if frames:
+                # What the last of them says holds for all: the server's clock moves on alone.
+                outbox.wal_time_us = max(outbox.wal_time_us, parse_frame(frames[-1]).server_time_us)
+                outbox.offer()
+                await asyncio.sleep(0)
+
+    async def _keepalive(self, data: bytes) -> None:
         frame = parse_frame(data)
-        self._heard = True
-        self._wal_time_us = max(self._wal_time_us, frame.server_time_us)
-        if isinstance(frame, Keepalive):
-            if self._begin is None:
-                self._seen_lsn = max(self._seen_lsn, frame.wal_end)
-            if frame.reply_requested:
-                await self._frames.confirm(self._ledger.confirmable(time.monotonic()))
+        if not isinstance(frame, Keepalive):
+            self._message(frame.message)
             return
-        message = self._decoder.decode(frame.message)
+        if self._begin is None:
+            self.outbox.reached(frame.wal_end)
+        if frame.reply_requested:
+            await self._frames.confirm(self._ledger.confirmable(time.monotonic()))
+
+    def _message(self, data: bytes) -> None:
+        message = self._decoder.decode(data)
         if isinstance(message, RowChange | Truncate):
-            await self._change(message)
+            self._change(message)
         elif isinstance(message, Begin):
             self._begin = message
             self._index = 0
-            place = self._seen
+            place = self.outbox.position
             self._skips_transaction = message.commit_lsn < place.lsn or (
                 message.commit_lsn == place.lsn and place.complete
             )
         elif isinstance(message, Commit):
-            await self._queue_held(count=self._index)
+            self._queue_held(count=self._index)
             self._begin = None
-            self._seen_lsn = max(self._seen_lsn, message.end_lsn)
+            self.outbox.reached(message.end_lsn)
         elif isinstance(message, LogicalMessage):
             if self.on_message is not None:
                 self.on_message(message)
         else:
             assert message is None or isinstance(message, Relation)
 
-    async def _change(self, change: RowChange | Truncate) -> None:
+    def _change(self, change: RowChange | Truncate) -> None:
         if self._skips_transaction:
             return
         for draft in self._encoder.encode(change):
-            await self._queue_held(count=0)
+            self._queue_held(count=0)
             self._held = (draft, self._index)
             self._index += 1
 
-    async def _queue_held(self, count: int) -> None:
+    def _queue_held(self, count: int) -> None:
         if self._held is None or self._begin is None:
             return
         draft, index = self._held
         self._held = None
         lsn = self._begin.commit_lsn
-        if self._seen.covers(lsn, index):
-            return
-        message = draft.finish(self._begin, index, count)
-        if self._unit and self._unit_bytes + len(message.payload) > self._publisher.unit_bytes:
-            await self._store_unit()
-        self._unit.append(message)
-        self._unit_bytes += len(message.payload)
-        self._seen = Position(lsn, index, complete=count > 0)
-        if len(self._unit) >= self._publisher.unit_messages:
-            await self._store_unit()
-
-    async def _store_unit(self) -> None:
-        """Stores what is queued; then all that was seen is stored, but for the message that is held."""
-        if self._unit:
-            publisher, count, size = self._publisher, len(self._unit), self._unit_bytes
-            if publisher.owner_due(count, size):
-                await publisher.renew_owner()
-            if publisher.position_due(count, size) or publisher.messages_since_mark >= _MARK_EVERY_MESSAGES:
-                await self._mark()
-            await publisher.publish(self._unit)
-            self._unit = []
-            self._unit_bytes = 0
-            self._stored = self._seen
-        self._stored_lsn = self._seen_lsn
-
-    async def _mark_if_due(self) -> None:
-        publisher = self._publisher
-        if publisher.owner_due():
-            await publisher.renew_owner()
-        due = self._heard and publisher.seconds_since_mark >= self._mark_interval_s
-        if due or publisher.position_due() or publisher.messages_since_mark >= _MARK_EVERY_MESSAGES:
-            await self._mark()
-
-    async def _mark(self) -> None:
-        """Marks what is stored."""
-        await self._publisher.mark(self._stored, self._stored_lsn, self._wal_time_us)
-        self._heard = False
-        # Confirmed is only what a stored mark covers, so that a stream that lost its end shows it.
-        self._ledger.stored(self._stored_lsn, time.monotonic())
+        if not self.outbox.position.covers(lsn, index):
+            self.outbox.add(draft.finish(self._begin, index, count), Position(lsn, index, count > 0))
