@@ -12,6 +12,7 @@ unless it has presence.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor as Field
@@ -27,6 +28,7 @@ _VARINT_TYPES = frozenset((Field.TYPE_INT64, Field.TYPE_INT32, Field.TYPE_UINT64
 _MEMO_ENTRIES = 1024
 _MEMO_CHARACTERS = 64
 _UINT64 = (1 << 64) - 1
+_UNIX_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - both sides of the difference are UTC
 
 
 def emitter(field: Field, convert: values.Converter) -> Emitter:
@@ -37,7 +39,7 @@ def emitter(field: Field, convert: values.Converter) -> Emitter:
     if not field.is_repeated and field.type == Field.TYPE_STRING and convert is values.text:
         return _text(field)
     if not field.is_repeated and field.type in _VARINT_TYPES and convert in (int, values.unix_us):
-        return _integer(field, convert)
+        return _integer(field, _unix_us if convert is values.unix_us else convert)
     return _serialized(field, convert)
 
 
@@ -65,12 +67,21 @@ def _integer(field: Field, convert: Callable[[str], object]) -> Emitter:
         assert isinstance(number, int)
         if not least <= number <= most:
             raise ValueError(f"{value} does not fit the field")
-        if 0 < number < 128:
-            return tag + bytes((number,))
         # A negative number is written as 64 bits in two's complement.
         return tag + varint(number & _UINT64) if number or says_default else b""
 
     return emit
+
+
+def _unix_us(value: str) -> int:
+    """``values.unix_us`` of a time in UTC between the years 1 and 9999, by C code; else itself."""
+    if value[-3:] == "+00":
+        try:
+            since = datetime.fromisoformat(value[:-3]) - _UNIX_EPOCH
+        except ValueError:
+            return values.unix_us(value)
+        return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return values.unix_us(value)
 
 
 def _serialized(field: Field, convert: values.Converter) -> Emitter:

@@ -39,11 +39,16 @@ class JetStreamError(BridgeError):
 
 
 class Outbound(NamedTuple):
-    """A message on its way into the stream."""
+    """A message on its way into the stream. ``head`` has its headers, ``Name: value`` and CRLF each."""
 
     subject: str
     payload: bytes
-    headers: dict[str, str]
+    head: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by name."""
+        return parse_headers(b"\r\n" + self.head.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class JetStream:
         """
         sequence = 0
         for message in messages:
-            sequence = await self.publish(*message)
+            sequence = await self.publish(message.subject, message.payload, message.headers)
         return sequence
 
     async def get(self, query: dict[str, Any]) -> StoredMessage | None:

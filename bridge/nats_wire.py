@@ -18,12 +18,12 @@ from bridge.jetstream import Outbound
 
 def publish_command(message: Outbound, reply: str) -> bytes:
     """The HPUB command of a message. Subject, reply and headers must be well-formed, headers not empty."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in message.headers.items()])
-    head = f"NATS/1.0\r\n{lines}\r\n".encode()
+    subject, payload, lines = message
+    head = f"NATS/1.0\r\n{lines}\r\n"
+    # Headers are ASCII: names, tokens and numbers. Their characters are their bytes.
     size = len(head)
-    payload = message.payload
-    command = f"HPUB {message.subject} {reply} {size} {size + len(payload)}\r\n".encode()
-    return b"".join((command, head, payload, b"\r\n"))
+    command = f"HPUB {subject} {reply} {size} {size + len(payload)}\r\n{head}".encode("ascii")
+    return b"".join((command, payload, b"\r\n"))
 
 
 async def send_raw(connection: NatsClient, commands: bytes) -> None:

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 
 from bridge.change import Position
-from bridge.encode import Outgoing
+from bridge.outgoing import Outgoing
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,12 +197,13 @@ def _tuple(data: bytes, at: int) -> tuple[tuple[Value, ...], int]:
     count = data[at] << 8 | data[at + 1]
     at += 2
     values: list[Value] = []
-    append = values.append
+    append, length_at = values.append, _U32.unpack_from
     for _ in range(count):
         kind = data[at]
         if kind == 0x74:  # t: text
             start = at + 5
-            at = start + int.from_bytes(data[at + 1 : start], "big")
+            (length,) = length_at(data, at + 1)
+            at = start + length
             append(data[start:at].decode())
         elif kind == 0x6E:  # n: null
             at += 1

@@ -20,9 +20,9 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 
 from bridge.change import Position
-from bridge.encode import Outgoing
 from bridge.errors import EpochLost, Fenced, StreamUnfit, Unreachable
 from bridge.jetstream import FENCED, JetStream, JetStreamError, Outbound, StoredMessage
+from bridge.outgoing import Outgoing, head_of
 from bridge.postgres import Source
 from bridge.stream import StreamState
 from protos.events.v1 import stream_format as fmt
@@ -55,7 +55,7 @@ class Publisher:
         self._jetstream = jetstream
         self._state = state
         self._source = source
-        self._fence: dict[str, str] = {}
+        self._fence = ""
         self._owner_sequence = 0
         self._position_sequence = 0
         self._marked_at = 0.0
@@ -90,8 +90,8 @@ class Publisher:
         """
         mark = PositionMark(epoch=self._state.epoch, system_id=self._source.system_id, complete=True)
         mark.timeline = self._source.timeline
-        headers = {"Nats-Expected-Last-Sequence": "0"}
-        await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), headers)])
+        head = head_of({"Nats-Expected-Last-Sequence": "0"})
+        await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), head)])
 
     async def read_mark(self) -> PositionMark:
         """The last position mark.
@@ -139,7 +139,7 @@ class Publisher:
             Fenced: another bridge owns the stream. Nothing was stored.
             Unreachable: no answer, so this term is over. Any number of them may be stored, in order.
         """
-        outbound = [Outbound(each.subject, each.payload, each.headers | self._fence) for each in messages]
+        outbound = [Outbound(each.subject, each.payload, each.head + self._fence) for each in messages]
         if mark is None:
             return await self._store(outbound)
         outbound.append(Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence))
@@ -225,12 +225,12 @@ class Publisher:
         mark = OwnerMark(
             epoch=self._state.epoch, term=self.term, owner=OWNER, started_at=time.time_ns() // 1000
         )
-        headers = {fmt.FENCE_SEQUENCE: str(expected)}
-        sequence = await self._store([Outbound(fmt.OWNER_SUBJECT, mark.SerializeToString(), headers)])
+        head = head_of({fmt.FENCE_SEQUENCE: str(expected)})
+        sequence = await self._store([Outbound(fmt.OWNER_SUBJECT, mark.SerializeToString(), head)])
         self._owner_sequence = sequence
         self._owner_at = time.monotonic()
         self._bytes_since_owner = 0
-        self._fence = {fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT}
+        self._fence = head_of({fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT})
 
     async def _store(self, messages: Sequence[Outbound]) -> int:
         try:

@@ -15,10 +15,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bridge.change import Begin, Commit, LogicalMessage, Position, Relation, RowChange, Truncate
-from bridge.encode import Draft, Encoder
+from bridge.encode import Encoder
 from bridge.ledger import Ledger
 from bridge.outbox import Outbox
+from bridge.outgoing import Moment
 from bridge.pgoutput import XLOG_DATA_HEAD, XLOG_DATA_KIND, Decoder, Keepalive, parse_frame
+from bridge.plan import Draft
 from bridge.publish import Publisher
 from bridge.sender import Sender
 
@@ -59,6 +61,7 @@ class Pump:
         self.sender = Sender(self.outbox, publisher, ledger, mark_interval_s)
         self._mark_interval_s = mark_interval_s
         self._begin: Begin | None = None
+        self._moment: Moment | None = None
         self._skips_transaction = False
         self._index = 0
         self._held: tuple[Draft, int] | None = None
@@ -119,10 +122,13 @@ class Pump:
 
     def _message(self, data: bytes) -> None:
         message = self._decoder.decode(data)
-        if isinstance(message, RowChange | Truncate):
-            self._change(message)
+        kind = type(message)
+        if kind is RowChange or kind is Truncate:
+            if not self._skips_transaction:
+                self._change(message)  # type: ignore[arg-type]
         elif isinstance(message, Begin):
             self._begin = message
+            self._moment = None
             self._index = 0
             place = self.outbox.position
             self._skips_transaction = message.commit_lsn < place.lsn or (
@@ -139,10 +145,9 @@ class Pump:
             assert message is None or isinstance(message, Relation)
 
     def _change(self, change: RowChange | Truncate) -> None:
-        if self._skips_transaction:
-            return
         for draft in self._encoder.encode(change):
-            self._queue_held(count=0)
+            if self._held is not None:
+                self._queue_held(count=0)
             self._held = (draft, self._index)
             self._index += 1
 
@@ -152,5 +157,9 @@ class Pump:
         draft, index = self._held
         self._held = None
         lsn = self._begin.commit_lsn
-        if not self.outbox.position.covers(lsn, index):
-            self.outbox.add(draft.finish(self._begin, index, count), Position(lsn, index, count > 0))
+        if self.outbox.position.covers(lsn, index):
+            return
+        if self._moment is None:
+            self._moment = self._encoder.moment(self._begin)
+        message = draft.plan.message(draft, self._moment, index, count)
+        self.outbox.add(message, Position(lsn, index, count > 0))

@@ -6,10 +6,12 @@ import pytest
 
 from bridge import values
 from bridge.change import Begin, Column, Operation, Relation, RowChange, Truncate, Unchanged, Value
-from bridge.encode import Draft, Encoder, Outgoing
+from bridge.encode import Encoder
 from bridge.errors import EventRejected, EventTooLarge, MappingMismatch
 from bridge.fit import FittedColumn, FittedMapping, FittedTable
 from bridge.mapping import load_mapping, schema_name
+from bridge.outgoing import Outgoing
+from bridge.plan import Draft
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.models.v1.note_pb2 import Note
@@ -232,7 +234,7 @@ def test_without_old_values_every_field_but_the_identity_counts_as_changed() -> 
 )
 def test_a_row_that_cannot_become_an_event(changes: dict[str, Value], column: str, reason: str) -> None:
     with pytest.raises(EventRejected, match=reason) as raised:
-        encoder().encode(insert(None, **changes))
+        sent(insert(None, **changes))
     key = changes.get("id", NOTE) or "NULL"
     assert raised.value.message.startswith(f"public.notes id={key}: {column}: ")
     assert raised.value.exit_code == 7
@@ -249,9 +251,10 @@ def test_a_key_that_is_no_token(key: str) -> None:
     of = Relation(1, "public", "notes", "f", columns)
     text_keyed = Encoder(known, SYSTEM, "app", EPOCH, 1 << 20)
     (draft,) = text_keyed.encode(insert(of, id="fine-Key_1"))
-    assert draft.entity == "fine-Key_1"
+    assert draft.finish(BEGIN, 0).subject == f"zephyr.0.{HOME}.note.fine-Key_1.row"
+    (draft,) = text_keyed.encode(insert(of, id=key))
     with pytest.raises(EventRejected, match="cannot stand in a subject"):
-        text_keyed.encode(insert(of, id=key))
+        draft.finish(BEGIN, 0)
 
 
 def test_an_event_over_the_limit() -> None:

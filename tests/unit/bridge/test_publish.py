@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.change import Position
-from bridge.encode import Outgoing
+from bridge.outgoing import Outgoing, head_of
 from bridge.errors import EpochLost, Fenced, StreamUnfit, Unreachable
 from bridge.publish import Publisher
 from bridge.stream import StreamState
@@ -16,8 +16,8 @@ from tests.unit.bridge.model import EPOCH, LATE, LOST, NEVER, OK, FakeBroker, so
 SUBJECT = "zephyr.0.w1.note.n1.row"
 
 
-def event(lsn: int, index: int, count: int = 0) -> dict[str, str]:
-    return {fmt.COMMIT: str(fmt.CommitPlace(lsn, index, count))}
+def event(lsn: int, index: int, count: int = 0) -> str:
+    return head_of({fmt.COMMIT: str(fmt.CommitPlace(lsn, index, count))})
 
 
 async def opened(broker: FakeBroker, wal_end: int = 0x1000) -> Publisher:
