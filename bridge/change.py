@@ -30,7 +30,7 @@ class Position(NamedTuple):
     """
 
     lsn: int
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name, which nobody calls
     complete: bool = True
 
     def covers(self, lsn: int, index: int) -> bool:

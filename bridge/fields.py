@@ -86,6 +86,7 @@ def _unix_us(value: str) -> int:
 
 def _serialized(field: Field, convert: values.Converter) -> Emitter:
     name = field.name
+    assert field.containing_type is not None, "a message has it"
     message_class = message_factory.GetMessageClass(field.containing_type)
     memo: dict[str, bytes] = {}
 

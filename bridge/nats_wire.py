@@ -41,4 +41,4 @@ async def send_raw(connection: NatsClient, commands: bytes) -> None:
     transport = connection._transport
     assert transport is not None, "a connection that is open has a transport"
     transport.write(commands)
-    await transport.drain()
+    await transport.drain()  # type: ignore[no-untyped-call]

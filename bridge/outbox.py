@@ -12,14 +12,17 @@ from dataclasses import dataclass
 
 from bridge.change import Position
 from bridge.outgoing import Outgoing
+from protos.events.v1.rejected_pb2 import DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """Messages to be stored together, and what is stored once they are: the last change, and how
-    far the source was read. ``messages`` may be empty: then only the source moved on."""
+    far the source was read. ``messages`` may be empty: then only the source moved on. ``letters`` are
+    the bodies of rejected rows, to be stored before the messages that stand in their place."""
 
     messages: list[Outgoing]
+    letters: list[DeadLetter]
     size: int
     position: Position
     wal_lsn: int
@@ -39,6 +42,8 @@ class Outbox:
         self._max_bytes = max_bytes
         self._messages: list[Outgoing] = []
         self._positions: list[Position] = []
+        self._letters: list[DeadLetter] = []
+        self._letter_bytes = 0
         self._size = 0
         self._taken_lsn = wal_lsn
         self._filled = asyncio.Event()
@@ -51,13 +56,18 @@ class Outbox:
         self._size += len(message.payload)
         self.position = position
 
+    def add_letter(self, letter: DeadLetter) -> None:
+        """Adds the body of a rejected row, whose marker is added next."""
+        self._letters.append(letter)
+        self._letter_bytes += letter.ByteSize()
+
     def reached(self, wal_lsn: int) -> None:
         """All changes before ``wal_lsn`` were added, or do not concern the stream."""
         self.wal_lsn = max(self.wal_lsn, wal_lsn)
 
     @property
     def is_full(self) -> bool:
-        return len(self._messages) >= self._max_messages or self._size >= self._max_bytes
+        return len(self._messages) >= self._max_messages or self._size + self._letter_bytes >= self._max_bytes
 
     @property
     def messages(self) -> int:
@@ -95,16 +105,17 @@ class Outbox:
         self._filled.clear()
 
     def take(self) -> Unit:
-        """What is here, up to ``max_bytes``; a larger message comes by itself."""
+        """What is here, up to ``max_bytes`` of messages; a larger one comes by itself."""
         messages, size = self._messages, self._size
+        letters, self._letters, self._letter_bytes = self._letters, [], 0
         if size > self._max_bytes and len(messages) > 1:
-            return self._take_part()
+            return self._take_part(letters)
         self._messages, self._positions, self._size = [], [], 0
         self._taken_lsn = self.wal_lsn
         self._room.set()
-        return Unit(messages, size, self.position, self.wal_lsn, self.wal_time_us)
+        return Unit(messages, letters, size, self.position, self.wal_lsn, self.wal_time_us)
 
-    def _take_part(self) -> Unit:
+    def _take_part(self, letters: list[DeadLetter]) -> Unit:
         count, size = 1, len(self._messages[0].payload)
         while size + len(self._messages[count].payload) <= self._max_bytes:
             size += len(self._messages[count].payload)
@@ -114,4 +125,4 @@ class Outbox:
         self._size -= size
         self._filled.set()  # for the rest
         # Which of the commits since belong to this part is not known: the source is said to be where it was.
-        return Unit(messages, size, position, self._taken_lsn, self.wal_time_us)
+        return Unit(messages, letters, size, position, self._taken_lsn, self.wal_time_us)

@@ -32,7 +32,8 @@ _TYPE_URL = "type.googleapis.com/"
 _ANY_TYPE, _ANY_VALUE = 1, 2
 """Field numbers of google.protobuf.Any."""
 _ID_TAG, _SUBJECT_TAG, _WORKSPACE_TAG = (
-    varint(Event.DESCRIPTOR.fields_by_name[name].number << 3 | 2) for name in ("id", "subject", "workspace_id")
+    varint(Event.DESCRIPTOR.fields_by_name[name].number << 3 | 2)
+    for name in ("id", "subject", "workspace_id")
 )
 
 
@@ -50,12 +51,14 @@ class Origin:
 
 class Draft(NamedTuple):
     """A message that lacks its place in the transaction: ``row`` is the state that it is about,
-    ``changed`` names fields. ``row`` is empty for a truncation."""
+    ``changed`` names fields. ``row`` is empty for a truncation. ``fault`` says why the row cannot
+    become a message, where that is known already."""
 
     plan: Plan
     verb: str
     row: Row
     changed: tuple[str, ...]
+    fault: EventRejected | None = None
 
     def finish(self, begin: Begin, index: int, count: int = 0) -> Outgoing:
         """The message at ``index`` of its transaction; ``count`` is 0 but on the last one.
@@ -82,8 +85,9 @@ class Plan:
         self.origin = origin
         self.table = mapping.name
         self.kind = mapping.kind
-        schema = schema_name(mapping.message)
-        source = f"/postgres/{origin.system_id}/{origin.database}/{mapping.name}"
+        self.columns = relation.columns
+        self.schema = schema = schema_name(mapping.message)
+        self.source = source = f"/postgres/{origin.system_id}/{origin.database}/{mapping.name}"
         self._data_tag = varint(Event.DESCRIPTOR.fields_by_name[mapping.envelope_field].number << 3 | 2)
         # What a message that has no field of its own travels in.
         self._any_type = (
@@ -134,6 +138,9 @@ class Plan:
         """``updated``; or two messages when the row went to another key or another workspace."""
         if Unchanged.TOAST in new:
             new = self._filled(old, new)
+            lacking = [column for index, column in self._used if new[index] is Unchanged.TOAST]
+            if lacking:
+                return [Draft(self, fmt.UPDATED, new, (), self._incomplete(new, lacking[0]))]
         if old is None:
             return [Draft(self, fmt.UPDATED, new, self._unknown)]
         if old[self._key] != new[self._key]:
@@ -154,7 +161,9 @@ class Plan:
             EventRejected: the row cannot become an event.
             EventTooLarge: the payload is over the limit.
         """
-        _, verb, row, changed = draft
+        _, verb, row, changed, fault = draft
+        if fault is not None:
+            raise fault
         entity = workspace = fmt.NONE
         data = b""
         if row:
@@ -226,33 +235,54 @@ class Plan:
             return self._any_type + (delimited(_ANY_VALUE, body) if body else b"")
         return body
 
+    def route_if_possible(self, row: Row) -> tuple[str, str]:
+        """Entity and workspace of a rejected row; ``_`` for what cannot stand in a subject."""
+        entity = row[self._key]
+        workspace = row[self._workspace] if self._workspace is not None else None
+        return (
+            entity if isinstance(entity, str) and fmt.is_token(entity) else fmt.NONE,
+            workspace if isinstance(workspace, str) and fmt.is_token(workspace) else fmt.NONE,
+        )
+
+    def key_text(self, row: Row) -> str:
+        """The key as the log has it."""
+        key = row[self._key]
+        return key if isinstance(key, str) else ""
+
     def _filled(self, old: Row | None, new: Row) -> Row:
-        """``new`` with what the update left alone taken from ``old``."""
-        if old is not None and self._full:
-            new = tuple(
-                before if after is Unchanged.TOAST else after for before, after in zip(old, new, strict=True)
-            )
-        for index, column in self._used:
-            if new[index] is Unchanged.TOAST:
-                raise EventRejected(
-                    f"{self._named(new)}: the WAL leaves out the unchanged value of {column}",
-                    f"run: ALTER TABLE {self.table} REPLICA IDENTITY FULL; then begin anew: zephyr bridge new-epoch",
-                )
-        return new
+        """``new`` with what the update left alone taken from ``old``, where that has it."""
+        if old is None or not self._full:
+            return new
+        return tuple(
+            before if after is Unchanged.TOAST else after for before, after in zip(old, new, strict=True)
+        )
+
+    def _incomplete(self, row: Row, column: str) -> EventRejected:
+        return EventRejected(
+            f"{self._named(row)}: the WAL leaves out the unchanged value of {column}",
+            f"run: ALTER TABLE {self.table} REPLICA IDENTITY FULL; then begin anew: zephyr bridge new-epoch",
+            reason="incomplete",
+            column=column,
+        )
 
     def _token(self, row: Row, index: int, column: str) -> str:
         value = row[index]
         if value is None:
-            raise self._rejected(row, column, "is NULL and cannot route the event")
+            raise self._rejected(row, column, "is NULL and cannot route the event", "routing")
         if not isinstance(value, str) or not fmt.is_token(value) or value == fmt.NONE:
             shown = repr(value if len(str(value)) <= 80 else f"{str(value)[:80]}…")
             raise self._rejected(
-                row, column, f"{shown} cannot stand in a subject: letters, digits, - and _ can"
+                row, column, f"{shown} cannot stand in a subject: letters, digits, - and _ can", "routing"
             )
         return value
 
-    def _rejected(self, row: Row, column: str | None, reason: str) -> EventRejected:
-        return EventRejected(f"{self._named(row)}: {f'{column}: ' if column else ''}{reason}", ROW_MEND)
+    def _rejected(self, row: Row, column: str | None, what: str, reason: str = "value") -> EventRejected:
+        return EventRejected(
+            f"{self._named(row)}: {f'{column}: ' if column else ''}{what}",
+            ROW_MEND,
+            reason=reason,
+            column=column or "",
+        )
 
     def _named(self, row: Row) -> str:
         key = row[self._key]

@@ -11,21 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+import structlog
 
 from bridge.change import Begin, Commit, LogicalMessage, Position, Relation, RowChange, Truncate
 from bridge.encode import Encoder
+from bridge.errors import EventRejected
 from bridge.ledger import Ledger
 from bridge.outbox import Outbox
-from bridge.outgoing import Moment
+from bridge.outgoing import Moment, Outgoing
 from bridge.pgoutput import XLOG_DATA_HEAD, XLOG_DATA_KIND, Decoder, Keepalive, parse_frame
 from bridge.plan import Draft
 from bridge.publish import Publisher
+from bridge.reject import reject
 from bridge.sender import Sender
+from protos.events.v1.rejected_pb2 import DeadLetter
+
+log = structlog.get_logger("bridge")
 
 _FRAMES_A_TURN = 64
 """Frames are taken in turns with the sender, whose socket must not run dry meanwhile."""
+
+_REJECTED_SAID = 10
 
 
 class FrameReader(Protocol):
@@ -50,6 +59,7 @@ class Pump:
         position: Position | None,
         wal_lsn: int,
         mark_interval_s: float,
+        keep: Callable[[DeadLetter], Awaitable[None]] | None = None,
     ) -> None:
         self._frames = frames
         self._decoder = Decoder()
@@ -58,7 +68,10 @@ class Pump:
         self.outbox = Outbox(
             position or Position(0, 0), wal_lsn, publisher.unit_messages, publisher.unit_bytes
         )
-        self.sender = Sender(self.outbox, publisher, ledger, mark_interval_s)
+        self.sender = Sender(self.outbox, publisher, ledger, mark_interval_s, keep)
+        self._keeps_letters = keep is not None
+        self.rejected = 0
+        """How many rows of this term could not become events."""
         self._mark_interval_s = mark_interval_s
         self._begin: Begin | None = None
         self._moment: Moment | None = None
@@ -161,5 +174,25 @@ class Pump:
             return
         if self._moment is None:
             self._moment = self._encoder.moment(self._begin)
-        message = draft.plan.message(draft, self._moment, index, count)
+        try:
+            message = draft.plan.message(draft, self._moment, index, count)
+        except EventRejected as error:
+            if not self._keeps_letters:
+                raise
+            message = self._reject(draft, error, self._begin, index, count)
         self.outbox.add(message, Position(lsn, index, count > 0))
+
+    def _reject(self, draft: Draft, error: EventRejected, begin: Begin, index: int, count: int) -> Outgoing:
+        marker, letter = reject(draft, error, begin, index, count)
+        self.outbox.add_letter(letter)
+        self.rejected += 1
+        # The first ones each, then at every doubling: a table of them must not flood the log.
+        if self.rejected < _REJECTED_SAID or self.rejected & (self.rejected - 1) == 0:
+            log.warning(
+                "a row cannot become an event: it went to the dead letters",
+                cause=error.message,
+                id=letter.id,
+                mend=error.mend,
+                rejected=self.rejected,
+            )
+        return marker

@@ -9,9 +9,10 @@ opened is closed in the reverse order.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ import psycopg
 import structlog
 
 from bridge.change import Position
+from bridge.dead_letters import DeadLetters
 from bridge.encode import Encoder
 from bridge.errors import BridgeError, EpochLost, StreamUnfit, Unreachable
 from bridge.fit import FittedMapping, check_fit
@@ -35,6 +37,7 @@ from bridge.settings import BridgeSettings
 from bridge.slot import ReplicationConnection, open_replication
 from bridge.stream import StreamState, create_stream, fit_stream, new_epoch, read_stream
 from protos.events.v1.mark_pb2 import PositionMark
+from protos.events.v1.rejected_pb2 import DeadLetter
 
 log = structlog.get_logger("bridge")
 
@@ -123,7 +126,16 @@ class Bridge:
         )
         ledger = Ledger(settings.hold_back_s)
         ledger.stored(wal_lsn, time.monotonic())
-        pump = Pump(replication, encoder, publisher, ledger, tail.position, wal_lsn, settings.mark_interval_s)
+        pump = Pump(
+            replication,
+            encoder,
+            publisher,
+            ledger,
+            tail.position,
+            wal_lsn,
+            settings.mark_interval_s,
+            self._letters_of(jetstream, state.epoch),
+        )
         await replication.start(settings.slot, settings.publication)
         self._streams(Term(settings.slot, settings.stream, state.epoch, publisher.term, tail.position))
         await _run_together(pump, _confirm(replication, ledger, settings.mark_interval_s, sender_timeout_s))
@@ -199,6 +211,12 @@ class Bridge:
         # Each term renews both marks, so that no number of short terms makes a limit evict one.
         await publisher.mark(tail.position or Position(0, 0), wal_lsn, tail.mark.wal_time)
         return wal_lsn
+
+    def _letters_of(self, jetstream: JetStream, epoch: str) -> Callable[[DeadLetter], Awaitable[None]] | None:
+        if self._settings.on_poison == "stop":
+            return None
+        letters = DeadLetters(jetstream, self._settings.stream, self._settings.stream_replicas)
+        return functools.partial(letters.store, epoch)
 
     def _event_limit(self, max_payload: int) -> int:
         limit = min(self._settings.max_event_bytes, max_payload - _HEADER_ROOM_BYTES)

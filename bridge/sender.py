@@ -9,11 +9,13 @@ follows in its time. The ledger is told only of what a stored mark covers.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 from bridge.change import Position
 from bridge.ledger import Ledger
 from bridge.outbox import Outbox, Unit
 from bridge.publish import Publisher
+from protos.events.v1.rejected_pb2 import DeadLetter
 
 _MARK_EVERY_MESSAGES = 1000
 """A tail of at most so many messages, and a unit, is read back when a term begins."""
@@ -28,11 +30,13 @@ class Sender:
         publisher: Publisher,
         ledger: Ledger,
         mark_interval_s: float,
+        keep: Callable[[DeadLetter], Awaitable[None]] | None = None,
     ) -> None:
         self._outbox = outbox
         self._publisher = publisher
         self._ledger = ledger
         self._mark_interval_s = mark_interval_s
+        self._keep = keep
         self.stored: Position = outbox.position
         """The last change that is stored."""
         self.stored_lsn = outbox.wal_lsn
@@ -72,6 +76,9 @@ class Sender:
         )
         self.in_flight, self.in_flight_bytes = count, unit.size
         try:
+            for letter in unit.letters:
+                assert self._keep is not None, "who adds letters gives them a place"
+                await self._keep(letter)
             if is_due and count > 1:
                 mark = publisher.position_mark(unit.position, unit.wal_lsn, self._wal_time_us)
                 await publisher.publish(unit.messages, mark)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -61,6 +61,9 @@ class BridgeSettings(BaseSettings):
     publish_timeout_s: Annotated[
         float, Field(gt=0, le=600, validation_alias=_env("ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S"))
     ] = 5
+    on_poison: Annotated[
+        Literal["dead-letter", "stop"], Field(validation_alias=_env("ZEPHYR_BRIDGE_ON_POISON"))
+    ] = "dead-letter"
 
     @field_validator("slot", "publication")
     @classmethod

@@ -12,12 +12,14 @@ import typer
 from bridge.mapping import load_mapping
 from bridge.run import Bridge, Term, start_new_epoch
 from bridge.settings import BridgeSettings, load_settings
+from zephyr.commands import dead_letters
 from zephyr.console import CommandError, console, run
 from zephyr.files import write_json
 from zephyr.logs import configure_logs
 from zephyr.signals import on_stop
 
 app = typer.Typer(no_args_is_help=True, help="Turn Postgres' committed changes into the stream.")
+app.add_typer(dead_letters.app, name="deadletters")
 
 NatsUrl = Annotated[str | None, typer.Option(help="NATS server with JetStream.", envvar="ZEPHYR_NATS_URL")]
 PostgresDsn = Annotated[

@@ -24,6 +24,9 @@ MARKS = "_mark"
 OWNER_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.owner"
 POSITION_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.position"
 
+DEAD_LETTERS = "zephyr-dead"
+"""First token of the dead-letter stream's subjects."""
+
 EPOCH_KEY = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
 FORMAT_KEY = "zephyr-format"
@@ -49,7 +52,9 @@ DELETED = "deleted"
 TRUNCATED = "truncated"
 ENTERED = "entered"
 LEFT = "left"
-ROW_VERBS = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT)
+REJECTED = "rejected"
+"""A change whose row could not become an event: the entity's state is not known from here."""
+ROW_VERBS = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, REJECTED)
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\Z")
 

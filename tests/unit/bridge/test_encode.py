@@ -207,7 +207,7 @@ def test_unchanged_large_values_come_from_the_old_row() -> None:
 def test_an_unchanged_large_value_that_nothing_holds() -> None:
     of = relation(identity="d", keys=("id", "workspace_id"))
     with pytest.raises(EventRejected, match="unchanged value of body") as raised:
-        encoder().encode(update(None, row(body=Unchanged.TOAST), of))
+        sent(update(None, row(body=Unchanged.TOAST), of))
     assert NOTE in raised.value.message
     assert "REPLICA IDENTITY FULL" in raised.value.mend
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bridge.change import Position
-from bridge.outgoing import Outgoing, head_of
 from bridge.errors import EpochLost, Fenced, StreamUnfit, Unreachable
+from bridge.outgoing import Outgoing, head_of
 from bridge.publish import Publisher
 from bridge.stream import StreamState
 from protos.events.v1 import stream_format as fmt
@@ -119,7 +119,7 @@ async def test_the_tail_begins_at_the_last_mark() -> None:
 
 async def test_without_a_mark_nothing_is_written() -> None:
     broker = FakeBroker()
-    broker.store(SUBJECT, b"", event(0x10, 0))
+    broker.store(SUBJECT, b"", {fmt.COMMIT: "10/0"})
     with pytest.raises(StreamUnfit, match="no position mark left"):
         await opened(broker)
     assert len(broker.everything) == 1

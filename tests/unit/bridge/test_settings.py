@@ -25,6 +25,7 @@ VARIABLES = {
     "ZEPHYR_BRIDGE_LOCK_WAIT_S": ("lock_wait_s", "2", 2.0),
     "ZEPHYR_BRIDGE_MARK_INTERVAL_S": ("mark_interval_s", "0.5", 0.5),
     "ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S": ("publish_timeout_s", "7", 7.0),
+    "ZEPHYR_BRIDGE_ON_POISON": ("on_poison", "stop", "stop"),
 }
 WRONG = {
     "ZEPHYR_STREAM": ("", "a.b", "a b", "é", "x" * 256, "a\n"),
@@ -39,6 +40,7 @@ WRONG = {
     "ZEPHYR_BRIDGE_LOCK_WAIT_S": ("-1", "x"),
     "ZEPHYR_BRIDGE_MARK_INTERVAL_S": ("0", "61", ""),
     "ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S": ("0", "x", "inf"),
+    "ZEPHYR_BRIDGE_ON_POISON": ("", "skip"),
 }
 
 
