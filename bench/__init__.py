@@ -1,0 +1,12 @@
+"""The harness: what is measured, beside the ceiling that it is measured against.
+
+    bridge.py      zephyr bench bridge: its cases, one after the other
+    ├── loaded.py      rows a second from a loaded WAL; ceiling: reader.py, a bare reader of the same slot
+    └── latency.py     from COMMIT to stored, at a steady rate that writer.py keeps
+    result.py      cases as the JSON that programs read
+    rig.py         Postgres, NATS and bridge of one case, on folders of their own
+    load.py        the changes that are written; stream.py what is stored; usage.py what it cost
+
+A figure is worth something beside its ceiling only: both are taken in turn, in the same run,
+with the same servers and settings. Nothing counts unless exactly what was written was stored.
+"""
