@@ -2,7 +2,7 @@
 
     bridge.py      zephyr bench bridge: its cases, one after the other
     ├── loaded.py      rows a second from a loaded WAL; ceiling: reader.py, a bare reader of the same slot
-    └── latency.py     from COMMIT to stored, at a steady rate that writer.py keeps
+    └── latency.py     from COMMIT to stored, at the steady rate that paced.py keeps
     result.py      cases as the JSON that programs read
     rig.py         Postgres, NATS and bridge of one case, on folders of their own
     load.py        the changes that are written; stream.py what is stored; usage.py what it cost

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.latency import measure_latency
 from bench.loaded import measure_loaded
 from bench.result import Result
 
-CASES = ("loaded",)
+CASES = ("loaded", "latency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Options:
     rows: int = 200_000
     rows_per_transaction: Sequence[int] = (1, 100)
     rounds: int = 3
+    transactions_per_second: Sequence[int] = (100, 5000)
+    seconds: float = 10
 
 
 async def measure_bridge(folder: Path, options: Options, say: Callable[[str], None]) -> Result:
@@ -33,4 +36,7 @@ async def measure_bridge(folder: Path, options: Options, say: Callable[[str], No
         for size in options.rows_per_transaction:
             place = folder / f"loaded-{size}"
             result.cases.append(await measure_loaded(place, options.rows, size, options.rounds, say))
+    if "latency" in options.cases:
+        for rate in options.transactions_per_second:
+            result.cases.extend(await measure_latency(folder / f"latency-{rate}", rate, options.seconds, say))
     return result

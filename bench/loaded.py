@@ -2,7 +2,8 @@
 
 The time runs from the first stored event to the last, by the broker's own clock, so that
 starting the process is not in it. The reader's runs from its first frame to its last row.
-The two take turns.
+The two take turns. Memory and processor time of Postgres: its server process and all of its
+children, but the peak of memory is that of the process that serves the slot.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from bench.errors import BenchError
 from bench.load import ROW_BYTES, UPDATES, load_changes
 from bench.result import Case
 from bench.rig import PUBLICATION, Rig, open_rig
-from bench.usage import cpu_seconds, peak_memory_bytes
+from bench.usage import Meter, peak_memory_bytes
+from protos.events.v1 import stream_format as fmt
 from zephyr.stack.running import package_environment
 
 Say = Callable[[str], None]
@@ -26,7 +28,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    rows: int
+    events: int
+    holds: bool
     rows_per_s: float
     reader_rows_per_s: float
     cpu_seconds: dict[str, float]
@@ -48,7 +51,7 @@ async def measure_loaded(folder: Path, rows: int, rows_per_transaction: int, rou
             each = await _bridge(rig, rows, end_lsn, reader)
             done.append(each)
             say(
-                f"loaded: round {number}/{rounds}: {each.rows} of {rows} events stored,"
+                f"loaded: round {number}/{rounds}: {each.events} of {rows} events stored,"
                 f" {each.rows_per_s:,.0f} rows/s; reader {reader:,.0f} rows/s"
             )
         return Case(
@@ -58,14 +61,14 @@ async def measure_loaded(folder: Path, rows: int, rows_per_transaction: int, rou
                 "rows_per_transaction": rows_per_transaction,
                 "row_bytes": ROW_BYTES,
                 "updates": UPDATES,
-                "events": [each.rows for each in done],
+                "events": [each.events for each in done],
                 "fenced": True,
                 **await rig.settings(),
             },
             value=statistics.median(each.rows_per_s for each in done),
             unit="rows/s",
             rounds=rounds,
-            holds=all(each.rows == rows for each in done),
+            holds=all(each.holds for each in done),
             ceiling=statistics.median(each.reader_rows_per_s for each in done),
             ratios=[each.rows_per_s / each.reader_rows_per_s for each in done],
             cpu_seconds={
@@ -80,39 +83,35 @@ async def measure_loaded(folder: Path, rows: int, rows_per_transaction: int, rou
 
 async def _bridge(rig: Rig, rows: int, end_lsn: int, reader_rows_per_s: float) -> _Round:
     async with rig.round() as running:
-        before = await running.stream.last_sequence()
-        postgres_before = cpu_seconds(_pid(rig.postgres.pid))
-        nats_before = cpu_seconds(_pid(running.nats.pid))
+        stream, what = running.stream, f"the bridge, with {rows} rows to store"
+        before = await stream.last_sequence()
         await running.bridge.start()
-        pids = {"bridge": running.bridge.pid, "nats": running.nats.pid, "postgres": rig.postgres.pid}
-        bridge_before = cpu_seconds(_pid(running.bridge.pid))
+        meter = Meter({"bridge": running.bridge.pid, "nats": running.nats.pid, "postgres": rig.postgres.pid})
 
         async def all_stored() -> bool:
-            return await running.stream.events() - rig.baseline_events >= rows
+            return await stream.events() - rig.baseline_events >= rows
 
-        await running.stream.until(all_stored, f"the bridge, with {rows} rows to store")
-        spent = {name: cpu_seconds(_pid(pid)) for name, pid in pids.items()}
-        peaks = {
-            "bridge": peak_memory_bytes(_pid(running.bridge.pid)),
-            "nats": peak_memory_bytes(_pid(running.nats.pid)),
-            "postgres_walsender": peak_memory_bytes(await rig.walsender_pid(running.slot)),
-        }
-
-        async def is_marked() -> bool:
-            return await running.stream.marked_lsn() >= end_lsn
-
-        # Whatever is stored beside what was written is stored by then.
-        await running.stream.until(is_marked, "the bridge's mark after the last row")
-        seconds = await running.stream.last_event_at() - await running.stream.first_event_at(before)
+        await stream.until(all_stored, what)
+        spent = meter.cpu_seconds()
+        peaks = meter.peak_memory_bytes()
+        peaks["postgres"] = peak_memory_bytes(await rig.walsender_pid(running.slot))
+        await stream.until_marked(end_lsn, what)
+        await running.bridge.stop()
+        stored, in_order, last = 0, True, fmt.CommitPlace(0, 0)
+        times: list[float] = []
+        async for message in stream.read(before):
+            stored += 1
+            place = (message.commit.lsn, message.commit.index)
+            in_order = in_order and place > (last.lsn, last.index)
+            last = message.commit
+            times = [times[0] if times else message.stored_at, message.stored_at]
+        seconds = times[-1] - times[0] if times else 0.0
         return _Round(
-            rows=await running.stream.events() - rig.baseline_events,
-            rows_per_s=rows / seconds,
+            events=stored,
+            holds=stored == rows and in_order,
+            rows_per_s=rows / seconds if seconds else 0.0,
             reader_rows_per_s=reader_rows_per_s,
-            cpu_seconds={
-                "bridge": spent["bridge"] - bridge_before,
-                "nats": spent["nats"] - nats_before,
-                "postgres": spent["postgres"] - postgres_before,
-            },
+            cpu_seconds=spent,
             peak_memory_bytes=peaks,
         )
 
@@ -136,8 +135,3 @@ async def _read(rig: Rig, rows: int) -> float:
             last = err.decode(errors="replace").strip().rpartition("\n")[2]
             raise BenchError(f"the bare reader ended with {process.returncode}: {last}", "see Postgres' log")
         return rows / float(out)
-
-
-def _pid(pid: int | None) -> int:
-    assert pid is not None
-    return pid

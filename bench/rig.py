@@ -63,12 +63,7 @@ class Rig:
         await asyncio.to_thread(migrate, self.dsn)
         async with self._running(self._pristine, SLOT) as first:
             await first.bridge.start()
-            lsn = await make_workspace(self.dsn)
-
-            async def is_marked() -> bool:
-                return await first.stream.marked_lsn() >= lsn
-
-            await first.stream.until(is_marked, "the first start of the bridge")
+            await first.stream.until_marked(await make_workspace(self.dsn), "the first start of the bridge")
             await first.bridge.stop()
             self.baseline_events = await first.stream.events()
 

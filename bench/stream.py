@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import nats.errors
 import orjson
 from nats.aio.client import Client
+from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from bench.errors import BenchError
 from protos.events.v1 import stream_format as fmt
@@ -19,6 +20,20 @@ from protos.events.v1.mark_pb2 import PositionMark
 EVENTS = f"{fmt.ROOT}.{fmt.SHARD}.>"
 POLL_S = 0.1
 _TIMEOUT_S = 30
+_NO_MESSAGE = 10037
+
+
+class _NoMessage(BenchError):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An event as it stands in the stream, without its payload."""
+
+    subject: str
+    commit: fmt.CommitPlace
+    stored_at: float
 
 
 class StreamWatch:
@@ -32,19 +47,11 @@ class StreamWatch:
         """How many events are stored: all messages but the marks."""
         asked = {"subjects_filter": f"{fmt.ROOT}.{fmt.MARKS}.>"}
         state = (await self._ask(f"STREAM.INFO.{self._stream}", asked))["state"]
-        return int(state["messages"]) - sum((state.get("subjects") or {}).values())
+        return int(state["messages"] - sum((state.get("subjects") or {}).values()))
 
     async def last_sequence(self) -> int:
         """The sequence of the last message."""
         return int((await self._ask(f"STREAM.INFO.{self._stream}", {}))["state"]["last_seq"])
-
-    async def first_event_at(self, after: int) -> float:
-        """When the first event behind a sequence was stored, by the broker's clock, in seconds."""
-        return _time_of(await self._message({"seq": after + 1, "next_by_subj": EVENTS}))
-
-    async def last_event_at(self) -> float:
-        """When the last event was stored, by the broker's clock, in seconds."""
-        return _time_of(await self._message({"last_by_subj": EVENTS}))
 
     async def marked_lsn(self) -> int:
         """The WAL position up to which the last mark says that all is stored."""
@@ -68,6 +75,52 @@ class StreamWatch:
                 )
             await asyncio.sleep(POLL_S)
 
+    async def until_marked(self, lsn: int, what: str) -> None:
+        """Returns once a mark says that all up to ``lsn`` is stored: whatever comes is there by then.
+
+        Raises:
+            BenchError: as ``until``.
+        """
+
+        async def is_marked() -> bool:
+            return await self.marked_lsn() >= lsn
+
+        await self.until(is_marked, what)
+
+    async def read(self, after: int) -> AsyncIterator[Stored]:
+        """The events behind a sequence, to the stream's end. Nobody may write meanwhile but marks.
+
+        Raises:
+            BenchError: the broker does not hand them over.
+        """
+        if await self._is_empty(after):
+            return
+        consumer = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1, headers_only=True
+        )
+        try:
+            subscription = await self._connection.jetstream().subscribe(
+                EVENTS, stream=self._stream, ordered_consumer=True, config=consumer
+            )
+            try:
+                left = 1
+                while left:
+                    message = await subscription.next_msg(_TIMEOUT_S)
+                    left = message.metadata.num_pending
+                    commit = fmt.parse_commit((message.headers or {})[fmt.COMMIT])
+                    yield Stored(message.subject, commit, message.metadata.timestamp.timestamp())
+            finally:
+                await subscription.unsubscribe()
+        except (nats.errors.Error, OSError) as exc:
+            raise BenchError(f"NATS did not hand over the events: {exc or type(exc).__name__}") from exc
+
+    async def _is_empty(self, after: int) -> bool:
+        try:
+            await self._message({"seq": after + 1, "next_by_subj": EVENTS})
+        except _NoMessage:
+            return True
+        return False
+
     async def _message(self, asked: dict[str, Any]) -> dict[str, Any]:
         answer = await self._ask(f"STREAM.MSG.GET.{self._stream}", asked)
         return dict(answer["message"])
@@ -80,10 +133,8 @@ class StreamWatch:
         except (nats.errors.Error, OSError) as exc:
             raise BenchError(f"NATS gave no answer: {exc or type(exc).__name__}", "try again") from exc
         answer: dict[str, Any] = orjson.loads(reply.data)
+        if (answer.get("error") or {}).get("err_code") == _NO_MESSAGE:
+            raise _NoMessage("the stream holds no such message")
         if "error" in answer:
             raise BenchError(f"NATS refused {subject}: {answer['error'].get('description')}")
         return answer
-
-
-def _time_of(message: dict[str, Any]) -> float:
-    return datetime.fromisoformat(str(message["time"])).timestamp()

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from bench.result import Case, Result
 
-_NAMED = ("case", "rows", "rows_per_transaction", "transactions_per_second", "achieved_per_second")
+_NAMED = ("case", "rows", "rows_per_transaction", "transactions_per_second", "achieved_per_second", "since")
 
 
 def table_of(result: Result) -> Table:

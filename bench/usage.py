@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -40,3 +41,19 @@ def peak_memory_bytes(pid: int) -> int:
         return 0
     found = next((line for line in lines if line.startswith("VmHWM:")), "VmHWM: 0 kB")
     return int(found.split()[1]) * 1024
+
+
+class Meter:
+    """What some processes use from now on."""
+
+    def __init__(self, pids: Mapping[str, int | None]) -> None:
+        self._pids = {name: pid for name, pid in pids.items() if pid is not None}
+        self._before = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Processor time since, with all that they started."""
+        return {name: round(cpu_seconds(pid) - self._before[name], 2) for name, pid in self._pids.items()}
+
+    def peak_memory_bytes(self) -> dict[str, int]:
+        """The most that each ever had, without what it started."""
+        return {name: peak_memory_bytes(pid) for name, pid in self._pids.items()}

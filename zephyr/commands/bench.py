@@ -42,25 +42,39 @@ def bench_bridge(
     rows: Annotated[int, typer.Option("--rows", min=10, help="How many changes the WAL holds.")] = 200_000,
     case: Annotated[
         list[str] | None,
-        typer.Option("--case", help="Take this one only: loaded. Repeatable.", show_default=False),
+        typer.Option("--case", help="Take this one only: loaded or latency. Repeatable.", show_default=False),
     ] = None,
     rows_per_transaction: Annotated[
         list[int] | None,
         typer.Option("--rows-per-transaction", min=1, help="Of the loaded WAL; 1 and 100. Repeatable."),
     ] = None,
     rounds: Rounds = 3,
+    transactions_per_second: Annotated[
+        list[int] | None,
+        typer.Option("--transactions-per-second", min=1, help="Of the latencies; 100 and 5000. Repeatable."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, max=3600, help="How long each rate is kept.")
+    ] = 10,
     data: Data = None,
 ) -> None:
-    """Rows a second from a loaded WAL into the stream, beside a bare reader of the same slot.
+    """Rows a second from a loaded WAL into the stream, and the time from COMMIT to stored.
 
-    Starts servers of its own. Exit code 0 says that exactly what was written was stored.
+    The first stands beside a bare reader of the same slot. Starts servers of its own. Exit code 0 says that exactly what was written was stored.
     """
     from bench.bridge import CASES, Options, measure_bridge
 
     unknown = [name for name in case or () if name not in CASES]
     if unknown:
         raise CommandError(f"there is no case {unknown[0]!r}", f"use one of: {', '.join(CASES)}", 2)
-    options = Options(case or CASES, rows, rows_per_transaction or (1, 100), rounds)
+    options = Options(
+        case or CASES,
+        rows,
+        rows_per_transaction or (1, 100),
+        rounds,
+        transactions_per_second or (100, 5000),
+        seconds,
+    )
     _measure(lambda folder, say: measure_bridge(folder, options, say), json, data)
 
 
