@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
+from bench.database import session
 from bench.load import ROW_BYTES, wal_position
 from bench.paced import CONNECTIONS, write_paced, writer_of
 from bench.result import Case, percentiles
@@ -40,8 +39,8 @@ async def measure_latency(
         say(f"latency: {per_second} transactions/s for {WARM_UP_S + seconds:g} s")
         written = await write_paced(rig.dsn, per_second, WARM_UP_S + seconds)
         spent = meter.cpu_seconds()
-        peaks = meter.peak_memory_bytes()
-        async with await psycopg.AsyncConnection.connect(rig.dsn, autocommit=True) as connection:
+        peaks = await rig.peak_memory_bytes(running)
+        async with session(rig.dsn) as connection:
             end_lsn = await wal_position(connection)
         await running.stream.until_marked(end_lsn, f"the bridge at {per_second} transactions/s")
 

@@ -7,13 +7,19 @@ measured afterwards reads the same WAL as if clients had written it.
 
 from __future__ import annotations
 
-import psycopg
+from bench.database import Session, session
 
 WORKSPACE = "00000000-0000-4000-8000-000000000001"
 ROW_BYTES = 250
 UPDATES = 0.6
 
 _WORKSPACE = "INSERT INTO public.workspaces (id, slug, name) VALUES (%s, 'bench', 'Bench')"
+
+_FILL = """
+INSERT INTO public.notes (id, workspace_id, title, body)
+SELECT md5('note' || n)::uuid, %s, rpad('Note ' || n, 27, ' title'), rpad('Row ' || n, 88, ' of the body of a note')
+FROM generate_series(1, %s) AS n
+"""
 
 # Of five changes the first and the third insert. Ids come from their number, so that an
 # update finds an earlier note without a search. The columns beside title and body have
@@ -46,14 +52,14 @@ $$
 
 async def make_workspace(dsn: str) -> int:
     """Makes the workspace that the notes are in; gives the WAL position after it."""
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+    async with session(dsn) as connection:
         await connection.execute(_WORKSPACE, (WORKSPACE,))
         return await wal_position(connection)
 
 
 async def load_changes(dsn: str, rows: int, rows_per_transaction: int) -> int:
     """Writes ``rows`` changes; gives the WAL position after them, which is on disk."""
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+    async with session(dsn) as connection:
         await connection.execute("SET synchronous_commit = off")
         await connection.execute(_PROCEDURE)
         await connection.execute(
@@ -64,7 +70,17 @@ async def load_changes(dsn: str, rows: int, rows_per_transaction: int) -> int:
         return await wal_position(connection)
 
 
-async def wal_position(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> int:
+async def fill_notes(dsn: str, rows: int) -> None:
+    """Fills the table with ``rows`` notes in one workspace, on disk and vacuumed."""
+    async with session(dsn) as connection:
+        await connection.execute(_WORKSPACE, (WORKSPACE,))
+        await connection.execute(_FILL, (WORKSPACE, rows))
+        # Or the first who reads would write what the server knows of each row.
+        await connection.execute("VACUUM (ANALYZE) public.notes")
+        await connection.execute("CHECKPOINT")
+
+
+async def wal_position(connection: Session) -> int:
     """Where the WAL ends now."""
     cursor = await connection.execute("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint")
     row = await cursor.fetchone()

@@ -2,26 +2,22 @@
 
 The time runs from the first stored event to the last, by the broker's own clock, so that
 starting the process is not in it. The reader's runs from its first frame to its last row.
-The two take turns. Memory and processor time of Postgres: its server process and all of its
-children, but the peak of memory is that of the process that serves the slot.
+The two take turns.
 """
 
 from __future__ import annotations
 
-import asyncio
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import BenchError
+from bench.ceiling import run_ceiling
 from bench.load import ROW_BYTES, UPDATES, load_changes
 from bench.result import Case
 from bench.rig import PUBLICATION, Rig, open_rig
-from bench.usage import Meter, peak_memory_bytes
+from bench.usage import Meter
 from protos.events.v1 import stream_format as fmt
-from zephyr.stack.running import package_environment
 
 Say = Callable[[str], None]
 
@@ -93,8 +89,7 @@ async def _bridge(rig: Rig, rows: int, end_lsn: int, reader_rows_per_s: float) -
 
         await stream.until(all_stored, what)
         spent = meter.cpu_seconds()
-        peaks = meter.peak_memory_bytes()
-        peaks["postgres"] = peak_memory_bytes(await rig.walsender_pid(running.slot))
+        peaks = await rig.peak_memory_bytes(running)
         await stream.until_marked(end_lsn, what)
         await running.bridge.stop()
         stored, in_order, last = 0, True, fmt.CommitPlace(0, 0)
@@ -117,21 +112,6 @@ async def _bridge(rig: Rig, rows: int, end_lsn: int, reader_rows_per_s: float) -
 
 
 async def _read(rig: Rig, rows: int) -> float:
-    """The ceiling, in rows a second: a process of its own, as the bridge is."""
+    """The ceiling, in rows a second."""
     async with rig.copied_slot() as slot:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.reader", rig.dsn, slot, PUBLICATION, str(rows),
-            env=package_environment(),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            out, err = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            last = err.decode(errors="replace").strip().rpartition("\n")[2]
-            raise BenchError(f"the bare reader ended with {process.returncode}: {last}", "see Postgres' log")
-        return rows / float(out)
+        return rows / await run_ceiling("bridge", rig.dsn, slot, PUBLICATION, str(rows))

@@ -12,8 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psycopg
-
+from bench.database import session
 from bench.load import WORKSPACE
 
 CONNECTIONS = 8
@@ -64,10 +63,10 @@ async def write_paced(dsn: str, per_second: int, seconds: float) -> Written:
     """Writes one-row transactions at ``per_second``, for ``seconds``."""
     writers = min(CONNECTIONS, per_second)
     each = max(1, round(per_second * seconds / writers))
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as clock:
+    async with session(dsn) as clock:
         row = await (await clock.execute("SELECT extract(epoch FROM clock_timestamp())::float8")).fetchone()
         assert row is not None
-    start = float(row[0]) + _START_AFTER_S
+    start = float(str(row[0])) + _START_AFTER_S
     gap = writers / per_second
     written = await asyncio.gather(
         *(_write(dsn, writer, each, start + writer / per_second, gap) for writer in range(writers))
@@ -88,7 +87,7 @@ def writer_of(subject: str) -> tuple[int, int] | None:
 async def _write(
     dsn: str, writer: int, transactions: int, start: float, gap: float
 ) -> tuple[Sequence[float], Sequence[float]]:
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+    async with session(dsn) as connection:
         await connection.execute(_PROCEDURE)
         cursor = await connection.execute(
             "CALL pg_temp.bench_pace(%s, %s, %s, %s, %s, '{}', '{}')",
@@ -96,4 +95,7 @@ async def _write(
         )
         row = await cursor.fetchone()
         assert row is not None
-        return row[0], row[1]
+        first, then = row
+        assert isinstance(first, list)
+        assert isinstance(then, list)
+        return first, then

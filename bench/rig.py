@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nats
-import psycopg
+import nats.errors
 
+from bench.database import Session, session
 from bench.errors import BenchError
 from bench.load import make_workspace
 from bench.stream import StreamWatch
+from bench.usage import peak_memory_bytes
 from zephyr.migrations.runner import migrate
 from zephyr.stack.nats import SYNC_INTERVAL_S, NatsServer
-from zephyr.stack.part import Part, PartProcess
+from zephyr.stack.part import READY_TIMEOUT_S, Part, PartProcess
 from zephyr.stack.postgres import PostgresServer
 from zephyr.stack.running import ZEPHYR, package_environment
 
@@ -30,6 +32,7 @@ STREAM = "ZEPHYR"
 SLOT = "zephyr"
 PUBLICATION = "zephyr"
 HOLD_BACK_S = 2 * SYNC_INTERVAL_S
+_LONG_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,12 @@ class Rig:
         return self.postgres.dsn
 
     async def prepare(self) -> None:
-        """Starts Postgres, makes the tables, and lets the bridge make stream, slot and publication."""
+        """Starts Postgres and makes the tables."""
         await self.postgres.start()
         await asyncio.to_thread(migrate, self.dsn)
+
+    async def run_first(self) -> None:
+        """Lets the bridge make stream, slot and publication, and keeps the broker's files."""
         async with self._running(self._pristine, SLOT) as first:
             await first.bridge.start()
             await first.stream.until_marked(await make_workspace(self.dsn), "the first start of the bridge")
@@ -69,7 +75,7 @@ class Rig:
 
     async def settings(self) -> dict[str, object]:
         """What was set, as the servers say it: a part of each case's parameters."""
-        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+        async with session(self.dsn) as connection:
             shown: dict[str, object] = {}
             for name in ("fsync", "synchronous_commit", "wal_sync_method"):
                 cursor = await connection.execute("SELECT current_setting(%s)", (name,))
@@ -87,18 +93,12 @@ class Rig:
         """A slot that stands where the first one stands, dropped at the end."""
         self._rounds += 1
         name = f"{SLOT}_{self._rounds}"
-        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+        async with session(self.dsn) as connection:
             await connection.execute("SELECT pg_copy_logical_replication_slot(%s, %s)", (SLOT, name))
             try:
                 yield name
             finally:
-                # Who read it may have left a moment ago: the server lets go of it in its own time.
-                await connection.execute(
-                    "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots"
-                    " WHERE slot_name = %s AND active_pid IS NOT NULL",
-                    (name,),
-                )
-                await connection.execute("SELECT pg_drop_replication_slot(%s)", (name,))
+                await _drop_slot(connection, name)
 
     @asynccontextmanager
     async def round(self) -> AsyncIterator[Round]:
@@ -110,35 +110,61 @@ class Rig:
                 async with self._running(folder, slot) as running:
                     yield running
             finally:
-                shutil.rmtree(folder / "nats", ignore_errors=True)
+                shutil.rmtree(folder / "nats" / "jetstream", ignore_errors=True)
 
-    async def walsender_pid(self, slot: str) -> int:
-        """The server's process that serves a slot; 0 when none does."""
+    @asynccontextmanager
+    async def empty_round(self) -> AsyncIterator[Round]:
+        """An empty broker and no slot: the bridge begins a new history, however long that takes."""
+        self._rounds += 1
+        slot = f"{SLOT}_{self._rounds}"
+        folder = self.folder / slot
+        try:
+            async with self._running(folder, slot, _LONG_S) as running:
+                yield running
+        finally:
+            shutil.rmtree(folder / "nats" / "jetstream", ignore_errors=True)
+            async with session(self.dsn) as connection:
+                await _drop_slot(connection, slot)
+
+    async def peak_memory_bytes(self, running: Round) -> dict[str, int]:
+        """The most that each process had; of Postgres the one that serves the slot."""
+        pids = {
+            "bridge": running.bridge.pid,
+            "nats": running.nats.pid,
+            "postgres": await self._walsender_pid(running.slot),
+        }
+        return {name: peak_memory_bytes(pid) for name, pid in pids.items() if pid is not None}
+
+    async def _walsender_pid(self, slot: str) -> int | None:
         query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
-        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+        async with session(self.dsn) as connection:
             row = await (await connection.execute(query, (slot,))).fetchone()
-            return int(str(row[0])) if row and row[0] is not None else 0
+            return int(str(row[0])) if row and row[0] is not None else None
 
     async def close(self) -> None:
         """Stops Postgres."""
         await self.postgres.stop()
 
     @asynccontextmanager
-    async def _running(self, folder: Path, slot: str) -> AsyncIterator[Round]:
+    async def _running(
+        self, folder: Path, slot: str, ready_timeout_s: float = READY_TIMEOUT_S
+    ) -> AsyncIterator[Round]:
         async with AsyncExitStack() as closing:
             broker = NatsServer(folder / "nats")
             closing.push_async_callback(broker.stop)
             await broker.start()
             try:
                 connection = await nats.connect(broker.url, allow_reconnect=False)
-            except OSError as exc:
-                raise BenchError(f"NATS went away: {exc}", f"see its log in {broker.log.path}") from exc
+            except (nats.errors.Error, OSError) as exc:
+                raise BenchError(
+                    f"NATS went away: {exc or type(exc).__name__}", f"see its log in {broker.log.path}"
+                ) from exc
             closing.push_async_callback(connection.close)
-            bridge = PartProcess(self._bridge(folder / "bridge", broker.url, slot))
+            bridge = PartProcess(self._bridge(folder / "bridge", broker.url, slot, ready_timeout_s))
             closing.push_async_callback(bridge.stop)
-            yield Round(broker, StreamWatch(connection, STREAM), bridge, slot)
+            yield Round(broker, StreamWatch(connection, STREAM, bridge), bridge, slot)
 
-    def _bridge(self, folder: Path, nats_url: str, slot: str) -> Part:
+    def _bridge(self, folder: Path, nats_url: str, slot: str, ready_timeout_s: float) -> Part:
         # What is set in our environment would make another bridge of it.
         kept = {
             name: value for name, value in package_environment().items() if not name.startswith("ZEPHYR_")
@@ -158,15 +184,30 @@ class Rig:
             },
             ready_file=ready_file,
             log_file=folder / "bridge.log",
+            ready_timeout_s=ready_timeout_s,
         )
 
 
 @asynccontextmanager
-async def open_rig(folder: Path) -> AsyncIterator[Rig]:
-    """A rig on an empty folder, ready to be loaded."""
+async def open_rig(folder: Path, *, first_run: bool = True) -> AsyncIterator[Rig]:
+    """A rig on an empty folder, ready to be loaded. ``first_run`` is for rounds that copy its slot."""
     rig = Rig(folder)
     try:
         await rig.prepare()
+        if first_run:
+            await rig.run_first()
         yield rig
     finally:
         await rig.close()
+
+
+async def _drop_slot(connection: Session, name: str) -> None:
+    # Who read it may have left a moment ago: the server lets go of it in its own time.
+    await connection.execute(
+        "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots"
+        " WHERE slot_name = %s AND active_pid IS NOT NULL",
+        (name,),
+    )
+    await connection.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (name,)
+    )

@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import nats.errors
@@ -16,6 +17,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from bench.errors import BenchError
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
+from zephyr.stack.part import PartProcess
 
 EVENTS = f"{fmt.ROOT}.{fmt.SHARD}.>"
 POLL_S = 0.1
@@ -37,17 +39,29 @@ class Stored:
 
 
 class StreamWatch:
-    """Asks about one stream. It reads counts and times, so that watching costs the broker little."""
+    """Asks about the stream that a bridge writes. Until it reads events back, watching costs the broker little."""
 
-    def __init__(self, connection: Client, stream: str) -> None:
+    def __init__(self, connection: Client, stream: str, bridge: PartProcess) -> None:
         self._connection = connection
         self._stream = stream
+        self._bridge = bridge
 
     async def events(self) -> int:
         """How many events are stored: all messages but the marks."""
         asked = {"subjects_filter": f"{fmt.ROOT}.{fmt.MARKS}.>"}
         state = (await self._ask(f"STREAM.INFO.{self._stream}", asked))["state"]
         return int(state["messages"] - sum((state.get("subjects") or {}).values()))
+
+    async def entities(self) -> int:
+        """How many entities the events are of: all subjects but the marks'."""
+        asked = {"subjects_filter": f"{fmt.ROOT}.{fmt.MARKS}.>"}
+        state = (await self._ask(f"STREAM.INFO.{self._stream}", asked))["state"]
+        return int(state["num_subjects"]) - len(state.get("subjects") or {})
+
+    async def last_event_at(self) -> float:
+        """When the last event was stored, by the broker's clock, in seconds."""
+        message = await self._message({"last_by_subj": EVENTS})
+        return datetime.fromisoformat(str(message["time"])).timestamp()
 
     async def last_sequence(self) -> int:
         """The sequence of the last message."""
@@ -62,10 +76,14 @@ class StreamWatch:
         """Returns once ``check`` gives true.
 
         Raises:
-            BenchError: it does not, and the stream did not grow for ``stall_s`` seconds.
+            BenchError: the bridge ended, or the stream did not grow for ``stall_s`` seconds.
         """
         sequence, waited_s = -1, 0.0
         while not await check():
+            if not self._bridge.is_running:
+                raise BenchError(
+                    f"the bridge ended: {self._bridge.log.cause()}", "see its log (--data keeps it)"
+                )
             now = await self.last_sequence()
             waited_s = 0.0 if now > sequence else waited_s + POLL_S
             sequence = now

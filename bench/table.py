@@ -1,40 +1,47 @@
-"""A result as a table for people."""
+"""A result as a table for people: one row a case, as narrow as the terminal."""
 
 from __future__ import annotations
 
-import statistics
-
+from rich import box
 from rich.table import Table
 
 from bench.result import Case, Result
 
-_NAMED = ("case", "rows", "rows_per_transaction", "transactions_per_second", "achieved_per_second", "since")
+_NAMED = {
+    "rows": "{:,} rows",
+    "rows_per_transaction": "{:,} a transaction",
+    "transactions_per_second": "{:,} transactions/s",
+    "since": "since {}",
+}
 
 
 def table_of(result: Result) -> Table:
-    """One line a case."""
-    table = Table(title=f"zephyr bench {result.bench}")
-    table.add_column("case")
-    for title in ("value", "ceiling", "ratio (min-max)", "CPU s", "peak MiB", "p50 / p90 / p99 / max ms"):
-        table.add_column(title, justify="right")
-    table.add_column("holds")
+    """What was measured, and what was found."""
+    table = Table("case", "found", title=f"zephyr bench {result.bench}", box=box.SIMPLE_HEAD)
     for case in result.cases:
-        table.add_row(*_cells(case))
+        table.add_row(_case(case), _found(case))
     return table
 
 
-def _cells(case: Case) -> list[str]:
-    named = [(name, case.parameters[name]) for name in _NAMED if name in case.parameters]
-    ratio = ""
-    if case.ratios:
-        ratio = f"{statistics.median(case.ratios):.2f} ({min(case.ratios):.2f}-{max(case.ratios):.2f})"
-    return [
-        ", ".join(str(value) if name == "case" else f"{name}={value}" for name, value in named),
-        f"{case.value:,.1f} {case.unit}",
-        "" if case.ceiling is None else f"{case.ceiling:,.0f}",
-        ratio,
-        "\n".join(f"{name} {seconds:.2f}" for name, seconds in case.cpu_seconds.items()),
-        "\n".join(f"{name} {size / 2**20:.0f}" for name, size in case.peak_memory_bytes.items()),
-        " / ".join(f"{value:.1f}" for value in case.latency_ms.values()),
-        "yes" if case.holds else "NO",
-    ]
+def _case(case: Case) -> str:
+    named = [text.format(case.parameters[name]) for name, text in _NAMED.items() if name in case.parameters]
+    return "\n".join([f"[bold]{case.parameters.get('case', '')}[/bold]", *named])
+
+
+def _found(case: Case) -> str:
+    lines = [f"[bold]{case.value:,.1f} {case.unit}[/bold]"]
+    if case.ceiling is not None and case.ratios:
+        low, high = min(case.ratios), max(case.ratios)
+        lines.append(f"ceiling {case.ceiling:,.0f}, ratio {case.ratio:.2f} ({low:.2f} to {high:.2f})")
+    if case.latency_ms:
+        lines.append("ms: " + ", ".join(f"{name} {value:.1f}" for name, value in case.latency_ms.items()))
+    if case.parameters.get("rate_reached") is False:
+        lines.append(
+            f"[yellow]the rate was not reached: {case.parameters['achieved_per_second']:,.0f}/s[/yellow]"
+        )
+    lines.append("CPU s: " + ", ".join(f"{name} {spent:.1f}" for name, spent in case.cpu_seconds.items()))
+    peaks = (f"{name} {size / 2**20:.0f}" for name, size in case.peak_memory_bytes.items())
+    lines.append("peak MiB: " + ", ".join(peaks))
+    if not case.holds:
+        lines.append("[bold red]what was stored is not what was written[/bold red]")
+    return "\n".join(lines)

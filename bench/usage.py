@@ -53,7 +53,3 @@ class Meter:
     def cpu_seconds(self) -> dict[str, float]:
         """Processor time since, with all that they started."""
         return {name: round(cpu_seconds(pid) - self._before[name], 2) for name, pid in self._pids.items()}
-
-    def peak_memory_bytes(self) -> dict[str, int]:
-        """The most that each ever had, without what it started."""
-        return {name: peak_memory_bytes(pid) for name, pid in self._pids.items()}

@@ -10,9 +10,12 @@ from typing import Any
 
 import orjson
 import pytest
+from typer.testing import CliRunner
 
 from bench.paced import writer_of
 from bench.result import Case, Result, percentiles
+from zephyr.commands.bench import app, measure
+from zephyr.console import CommandError
 
 CASE_KEYS = {
     "parameters", "value", "unit", "ceiling", "ratio", "ratio_spread", "rounds",
@@ -112,6 +115,26 @@ async def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> No
     code, err, _ = await bench(tmp_path, "bridge", "--data", str(tmp_path / "data"))
     assert code == 2
     assert "is not empty" in err
+
+
+@pytest.mark.parametrize("name", ["bridge", "snapshot"])
+def test_a_ceiling_is_short_enough_to_print(name: str) -> None:
+    printed = CliRunner().invoke(app, ["ceiling", name])
+    assert printed.exit_code == 0
+    assert len(printed.output.splitlines()) < 60
+    assert 'if __name__ == "__main__":' in printed.output
+
+
+def test_a_wrong_count_is_written_and_ends_with_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def miscounts(_folder: Path, _say: object) -> Result:
+        return Result("bridge", [Case({"case": "loaded", "events": [9]}, 1.0, "rows/s", 1, holds=False)])
+
+    with pytest.raises(CommandError, match="not exactly what was written"):
+        measure(miscounts, tmp_path / "result.json", None)
+    assert orjson.loads((tmp_path / "result.json").read_bytes())["cases"][0]["parameters"]["events"] == [9]
+    assert "what was stored is not what was written" in capsys.readouterr().out
 
 
 def test_percentiles_are_by_nearest_rank() -> None:

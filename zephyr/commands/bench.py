@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zephyr.console import EXIT_INTERRUPTED, CommandError, console, output, run
+from zephyr.console import EXIT_INTERRUPTED, CommandError, console, output, run, write_line
 from zephyr.files import write_json
 from zephyr.signals import on_stop
 
@@ -75,12 +75,44 @@ def bench_bridge(
         transactions_per_second or (100, 5000),
         seconds,
     )
-    _measure(lambda folder, say: measure_bridge(folder, options, say), json, data)
+    measure(lambda folder, say: measure_bridge(folder, options, say), json, data)
 
 
-def _measure(
+@app.command("ceiling")
+def show_ceiling(
+    name: Annotated[str, typer.Argument(help="The bench whose ceiling to print: bridge or snapshot.")],
+) -> None:
+    """Print the program that a bench is measured against."""
+    from bench.ceiling import CEILINGS, source_of
+
+    if name not in CEILINGS:
+        raise CommandError(f"there is no ceiling {name!r}", f"use one of: {', '.join(CEILINGS)}", 2)
+    write_line(source_of(name).rstrip())
+
+
+def bench_snapshot(
+    json: Json = None,
+    rows: Annotated[int, typer.Option("--rows", min=10, help="How many rows the table has.")] = 1_000_000,
+    rounds: Rounds = 3,
+    data: Data = None,
+) -> None:
+    """Rows a second of the first copy of a table into the stream, beside a COPY of the same table.
+
+    Starts servers of its own. Exit code 0 says that each row is stored, once.
+    """
+    from bench.snapshot import measure_snapshot
+
+    measure(lambda folder, say: measure_snapshot(folder, rows, rounds, say), json, data)
+
+
+def measure(
     work: Callable[[Path, Say], Coroutine[Any, Any, Result]], json: Path | None, data: Path | None
 ) -> None:
+    """Runs ``work`` in ``data`` or a temporary folder, writes and shows what it found.
+
+    Raises:
+        CommandError: what was stored is not what was written, or an option is wrong.
+    """
     from bench.table import table_of
 
     if sys.platform != "linux":
