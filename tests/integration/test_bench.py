@@ -56,7 +56,7 @@ def check_form(result: dict[str, Any], name: str) -> None:
         assert all(size > 0 for size in case["peak_memory_bytes"].values())
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_loaded_wal_is_measured_beside_its_reader(tmp_path: Path) -> None:
     code, err, result = await bench(
         tmp_path,
@@ -84,7 +84,7 @@ async def test_a_loaded_wal_is_measured_beside_its_reader(tmp_path: Path) -> Non
     assert 0 < low <= case["ratio"] <= high
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_latency_is_measured_at_a_rate(tmp_path: Path) -> None:
     code, err, result = await bench(
         tmp_path, "bridge", "--case", "latency", "--transactions-per-second", "20", "--seconds", "1"
