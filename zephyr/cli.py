@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from zephyr.commands import bridge
+from zephyr.commands import bench, bridge
 from zephyr.commands.demo import demo
 from zephyr.commands.down import down
 from zephyr.commands.health import health
@@ -56,6 +56,7 @@ app.command()(migrate)
 app.command()(tail)
 app.command()(demo)
 app.command()(health)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
