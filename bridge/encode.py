@@ -175,7 +175,7 @@ class _Plan:
         self._full = relation.replica_identity == "f"
         for name, field in mapping.columns:
             index = place[name]
-            convert = values.converter(table.columns[name].base_oid, mapping.message.fields_by_name[field])
+            convert = table.columns[name].converter(mapping.message.fields_by_name[field])
             # None instead of the identity spares a call for each text.
             fields.append((index, name, field, None if convert is values.text else convert))
             if self._full or relation.columns[index].is_key:

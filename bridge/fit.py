@@ -21,6 +21,7 @@ from bridge.catalog import Catalog, LiveColumn, LiveTable, read_catalog
 from bridge.change import Relation
 from bridge.errors import MappingMismatch, Unreachable
 from bridge.mapping import Mapping, TableMapping
+from bridge.pgtype import ENUM, PgType
 
 _IDENTITIES = {"d": "DEFAULT", "n": "NOTHING", "i": "USING INDEX", "f": "FULL"}
 _RELATION_KINDS = {
@@ -36,12 +37,19 @@ _SOMETIMES_TOKENS = frozenset((values.TEXT, values.VARCHAR, values.BPCHAR, value
 
 @dataclass(frozen=True, slots=True)
 class FittedColumn:
-    """A column as it was at the check: its type as the WAL names it, and its base type."""
+    """A column as it was at the check: its type as the WAL names it, and its base type.
+
+    ``base`` is the base type's structure; without it the type is none that has one."""
 
     name: str
     type_oid: int
     base_oid: int
     type_text: str
+    base: PgType | None = None
+
+    def converter(self, field: FieldDescriptor) -> values.Converter:
+        """What turns the column's texts into values of a field that it was checked to fit."""
+        return values.converter(self.base_oid if self.base is None else self.base, field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +175,12 @@ def _columns(table: TableMapping, live: LiveTable) -> Iterator[str]:
             yield f"{table.name}.{name}: generated columns are not published; take it out of the mapping"
         field = table.message.fields_by_name[field_name]
         try:
-            values.converter(column.base_oid, field)
+            values.converter(column.base, field)
         except values.Unconvertible as exc:
+            mend = exc.mend or f"map {exc.accepted} column"
             yield (
-                f"{table.name}.{name}: {column.type_text} cannot become {_field_type(field)} "
-                f"{table.message.name}.{field_name}; map {exc.accepted} column"
+                f"{table.name}.{name}: {column.type_text} cannot become {values.field_type(field)} "
+                f"{table.message.name}.{field_name}{f': {exc.reason}' if exc.reason else ''}; {mend}"
             )
 
 
@@ -249,31 +258,10 @@ def can_be_token(column: LiveColumn) -> bool:
     return (
         column.base_oid in ALWAYS_TOKENS
         or column.base_oid in _SOMETIMES_TOKENS
-        or column.base_kind == "e"
-        or column.base_name == "citext"
+        or column.base.kind == ENUM
+        or column.base.name.rpartition(".")[2] == "citext"
     )
 
 
 def _fitted_column(column: LiveColumn) -> FittedColumn:
-    return FittedColumn(column.name, column.type_oid, column.base_oid, column.type_text)
-
-
-def _field_type(field: FieldDescriptor) -> str:
-    message = field.message_type
-    if message is not None and message.GetOptions().map_entry:
-        key, value = (_field_type(message.fields_by_name[part]) for part in ("key", "value"))
-        return f"map<{key}, {value}>"
-    if message is not None:
-        name = message.full_name
-    elif field.enum_type is not None:
-        name = field.enum_type.full_name
-    else:
-        name = _TYPE_NAMES[field.type]
-    return f"repeated {name}" if field.is_repeated else name
-
-
-_TYPE_NAMES = {
-    number: name.removeprefix("TYPE_").lower()
-    for name, number in vars(FieldDescriptor).items()
-    if name.startswith("TYPE_")
-}
+    return FittedColumn(column.name, column.type_oid, column.base_oid, column.type_text, column.base)
