@@ -176,9 +176,11 @@ async def read_catalog(
         published = {row["name"]: row for row in await rows(PUBLISHED, publication=publication or "")}
 
     by_table: dict[int, dict[str, LiveColumn]] = {oid: {} for oid in oids}
-    # A table whose rows always fit a page has no TOAST table, whatever its columns' types; a
-    # partitioned one has none either, and nothing is stored in it.
-    without_toast = {each["oid"] for each in (*tables, *partitions) if not each.pop("has_toast")}
+    # A table whose rows always fit a page has no TOAST table, whatever its columns' types. A
+    # partitioned one never has one; its partitions, those to come as well, may.
+    without_toast = {
+        each["oid"] for each in (*tables, *partitions) if not each.pop("has_toast") and each["kind"] != "p"
+    }
     for column in columns:
         oid = column.pop("table_oid")
         column["can_toast"] = column["can_toast"] and oid not in without_toast

@@ -189,6 +189,8 @@ class _Plan:
 
     def update(self, old: Row | None, new: Row) -> list[Draft]:
         """``updated``; or two messages when the row went to another key or another workspace."""
+        if old is None and self._full:
+            raise self._old_row_lost(new)
         if Unchanged.TOAST in new:
             new = self._filled(old, new)
         if old is not None:
@@ -258,6 +260,11 @@ class _Plan:
     def _filled(self, old: Row | None, new: Row) -> Row:
         """``new`` with what the update left alone taken from ``old``."""
         if old is not None and self._full:
+            # What is stored out of line is not NULL: the old row would have it, were it whole.
+            if any(
+                after is Unchanged.TOAST and before is None for before, after in zip(old, new, strict=True)
+            ):
+                raise self._old_row_lost(new)
             new = tuple(
                 before if after is Unchanged.TOAST else after for before, after in zip(old, new, strict=True)
             )
@@ -268,6 +275,13 @@ class _Plan:
                     f"run: ALTER TABLE {self._table} REPLICA IDENTITY FULL; then begin anew: zephyr bridge new-epoch",
                 )
         return new
+
+    def _old_row_lost(self, new: Row) -> EventRejected:
+        """The table says FULL, and the row's partition does not: see ``bridge.old_rows``."""
+        return EventRejected(
+            f"{self._named(new)}: the WAL lacks the old row, as of a partition without REPLICA IDENTITY FULL",
+            "run: ALTER TABLE … REPLICA IDENTITY FULL for each partition; then begin anew: zephyr bridge new-epoch",
+        )
 
     def _token(self, row: Row, index: int, column: str) -> str:
         value = row[index]
