@@ -20,6 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from bridge import labels, literals
 from bridge.json_text import text_map
+from bridge.mapping import rivals_of
 from bridge.pgtype import (
     BOOL,
     BPCHAR,
@@ -191,6 +192,12 @@ def _composite(given: PgType, descriptor: Descriptor) -> Converter:
         if inner is None:
             raise Unconvertible(
                 reason=f"{descriptor.name} has no field for its attribute {name}", mend="add the field"
+            )
+        rivals = rivals_of(inner) & {attribute for attribute, _ in given.attributes}
+        if rivals:
+            raise Unconvertible(
+                reason=f"{descriptor.name} has its attributes {name} and {min(rivals)} in one oneof",
+                mend="take the fields out of the oneof",
             )
         try:
             parts.append((name, converter(part, inner)))

@@ -21,6 +21,10 @@ TYPES = (
     "CREATE DOMAIN labels AS label[]",
     "CREATE TYPE address AS (street label, number int, tags labels, mood mood, since timestamptz)",
     "CREATE DOMAIN home AS address",
+    "CREATE TABLE row_type (street text, gone int, number int)",
+    "ALTER TABLE row_type DROP COLUMN gone",
+    "CREATE EXTENSION hstore",
+    "CREATE EXTENSION citext",
 )
 US = 1767323045123456
 ADDRESS = Address(street='a "b", \\(c)', number=-1, tags=["x y", "z", "NULL"], mood=1, since=US)
@@ -115,6 +119,11 @@ SHAPES: list[tuple[str, str, str, dict[str, Any]]] = [
      {"addresses": [ADDRESS, Address(street="s", since=2**63 - 1)]}),
     ("home[]", f"ARRAY[{ADDRESS_SQL}]::home[]", "addresses", {"addresses": [ADDRESS]}),
     ("int4range", "'[1,5]'", "value", {"value": {"type_oid": 3904, "type_name": "int4range", "text": "[1,6)"}}),
+    ("hstore", "'a=>1, b=>NULL'", "text", {"text": '"a"=>"1", "b"=>NULL'}),
+    ("citext", "'Ab'", "text", {"text": "Ab"}),
+    ("citext[]", "'{Ab,NULL}'", "text", {"text": "{Ab,NULL}"}),
+    ("citext[]", "'{Ab,c d}'", "texts", {"texts": ["Ab", "c d"]}),
+    ("row_type", "ROW('s', 7)", "address", {"address": Address(street="s", number=7)}),
     ("point[]", "'{\"(1,2)\"}'", "values", {"values": [{"type_oid": 600, "type_name": "point", "text": "(1,2)"}]}),
 ]  # fmt: skip
 
@@ -149,6 +158,30 @@ async def test_a_row_that_does_not_fit_is_named(
         with pytest.raises(EventRejected) as raised:
             await opened.events()
         assert raised.value.message.startswith(f"public.things id=r: {reason}")
+
+
+async def test_a_type_of_an_extension_with_its_oid(postgres_dsn: str, slot_name: str, tmp_path: Path) -> None:
+    made(postgres_dsn, "c hstore")
+    async with tap(postgres_dsn, slot_name, things(tmp_path, 'c = "value"')) as opened:
+        execute(postgres_dsn, "INSERT INTO things VALUES ('r', 'a=>1')")
+        (seen,) = await opened.events()
+    with psycopg.connect(postgres_dsn) as connection:
+        oid = connection.execute("SELECT 'hstore'::regtype::oid").fetchone()
+    assert oid is not None
+    wanted = {"type_oid": int(oid[0]), "type_name": "hstore", "text": '"a"=>"1"'}
+    assert seen.thing == Thing(value=wanted)
+
+
+async def test_a_composite_that_was_altered(postgres_dsn: str, slot_name: str, tmp_path: Path) -> None:
+    made(postgres_dsn, "c address")
+    async with tap(postgres_dsn, slot_name, things(tmp_path, 'c = "address"')) as opened:
+        execute(
+            postgres_dsn,
+            "ALTER TYPE address ADD ATTRIBUTE more int",
+            "INSERT INTO things VALUES ('r', ROW('s', 1, NULL, NULL, NULL, 2))",
+        )
+        with pytest.raises(EventRejected, match="c: the composite has 6 attributes, not the 5 that"):
+            await opened.events()
 
 
 async def test_an_enum_label_that_came_later(postgres_dsn: str, slot_name: str, tmp_path: Path) -> None:
