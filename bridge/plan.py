@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from bridge import values
 from bridge.change import Begin, Relation, Unchanged, Value
 from bridge.errors import EventRejected, EventTooLarge, MappingMismatch
 from bridge.fields import Emitter, emitter
@@ -122,7 +121,7 @@ class Plan:
         for name, field in mapping.columns:
             index = place[name]
             target = mapping.message.fields_by_name[field]
-            convert = values.converter(table.columns[name].base_oid, target)
+            convert = table.columns[name].converter(target)
             fields.append((target.number, index, name, emitter(target, convert)))
             if self._full or relation.columns[index].is_key:
                 compared.append((index, field))
@@ -136,6 +135,8 @@ class Plan:
 
     def update(self, old: Row | None, new: Row) -> list[Draft]:
         """``updated``; or two messages when the row went to another key or another workspace."""
+        if old is None and self._full:
+            return [Draft(self, fmt.UPDATED, new, (), self._old_row_lost(new))]
         if Unchanged.TOAST in new:
             new = self._filled(old, new)
             lacking = [column for index, column in self._used if new[index] is Unchanged.TOAST]
@@ -253,11 +254,25 @@ class Plan:
         """``new`` with what the update left alone taken from ``old``, where that has it."""
         if old is None or not self._full:
             return new
+        # What is stored out of line is not NULL: the old row would have it, were it whole.
         return tuple(
-            before if after is Unchanged.TOAST else after for before, after in zip(old, new, strict=True)
+            before if after is Unchanged.TOAST and before is not None else after
+            for before, after in zip(old, new, strict=True)
+        )
+
+    def _old_row_lost(self, new: Row) -> EventRejected:
+        """The table says FULL, and the partition that the row is in does not.
+
+        See docs/decisions/007-partitions-as-their-root.md."""
+        return EventRejected(
+            f"{self._named(new)}: the WAL lacks the old row, as of a partition without REPLICA IDENTITY FULL",
+            "run: ALTER TABLE … REPLICA IDENTITY FULL for each partition; then begin anew: zephyr bridge new-epoch",
+            reason="incomplete",
         )
 
     def _incomplete(self, row: Row, column: str) -> EventRejected:
+        if self._full:
+            return self._old_row_lost(row)
         return EventRejected(
             f"{self._named(row)}: the WAL leaves out the unchanged value of {column}",
             f"run: ALTER TABLE {self.table} REPLICA IDENTITY FULL; then begin anew: zephyr bridge new-epoch",

@@ -44,7 +44,7 @@ def test_the_bytes_are_protobufs_own(
         wanted = {**ROW, **new}
         assert event.note.title == (wanted["title"] or "")
         assert event.note.body == (wanted["body"] or "")
-        assert event.note.version == int(wanted["version"] or 0)
+        assert event.note.version == int(str(wanted["version"] or 0))
 
 
 @given(UINT64)
