@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from bridge.change import Begin, Commit, LogicalMessage, Position, Relation, RowChange, Truncate
@@ -32,6 +33,16 @@ class FrameReader(Protocol):
 
     async def confirm(self, lsn: int, reply_requested: bool = False) -> None:
         """Tells the source what may be forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """What was read and is not acknowledged; ``commit_lsn`` is of the transaction that is open, 0 for none."""
+
+    messages: int
+    bytes: int
+    commit_lsn: int
+    index: int
 
 
 class Pump:
@@ -66,6 +77,17 @@ class Pump:
         self._unit_bytes = 0
         self.on_message: Callable[[LogicalMessage], None] | None = None
         """Told of each logical message of ours, in its place among the changes; must not block."""
+
+    @property
+    def in_flight(self) -> InFlight:
+        lsn = self._begin.commit_lsn if self._begin is not None else 0
+        held = self._held is not None
+        return InFlight(len(self._unit) + held, self._unit_bytes, lsn, self._index if lsn else 0)
+
+    @property
+    def stored_lsn(self) -> int:
+        """How far the source was read, with all before it stored or of no concern."""
+        return self._stored_lsn
 
     async def run(self) -> None:
         """Pumps until something breaks; the error says what.

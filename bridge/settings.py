@@ -62,6 +62,14 @@ class BridgeSettings(BaseSettings):
         float, Field(gt=0, le=600, validation_alias=_env("ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S"))
     ] = 5
 
+    heartbeat_s: Annotated[
+        float, Field(ge=0, le=3600, validation_alias=_env("ZEPHYR_BRIDGE_HEARTBEAT_S"))
+    ] = 10
+    held_wal_warn_bytes: Annotated[
+        int | None, Field(ge=0, validation_alias=_env("ZEPHYR_BRIDGE_HELD_WAL_WARN_BYTES"))
+    ] = None
+    standby: Annotated[bool, Field(validation_alias=_env("ZEPHYR_BRIDGE_STANDBY"))] = False
+
     @field_validator("slot", "publication")
     @classmethod
     def _is_slot_name(cls, value: str) -> str:

@@ -39,10 +39,19 @@ def run_bridge(
     ready_file: Annotated[
         Path | None, typer.Option(help="Write slot, term and process id to this file while changes stream.")
     ] = None,
+    standby: Annotated[
+        bool | None,
+        typer.Option(
+            "--standby/--no-standby",
+            help="While another bridge leads, wait and take over from it, instead of ending with code 5.",
+            envvar="ZEPHYR_BRIDGE_STANDBY",
+            show_default="--no-standby",
+        ),
+    ] = None,
 ) -> None:
     """Stream changes until SIGTERM. Goes on by itself when Postgres or NATS went away and came back."""
     configure_logs()
-    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping)
+    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping, standby=standby)
     run(_run(settings, ready_file))
 
 
