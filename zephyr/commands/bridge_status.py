@@ -68,12 +68,14 @@ def _rows(found: Survey, settings: BridgeSettings) -> list[tuple[str, Renderable
     stream, leader = found.stream, found.leader
     owner = stream.get("owner") if stream is not None else None
     if owner:
-        last = "" if found.leads else " (the last that led)"
-        text = f"{owner['owner']}{last} · term {owner['term']} · since {_ago(now - owner['started_at'])}"
+        # Of a term that is over it is known when it began, and not when it ended.
+        last, since = ("", "for {}") if found.leads else (" (the last that led)", "began {} ago")
+        since = since.format(_span(now - owner["started_at"]))
+        text = f"{owner['owner']}{last} · term {owner['term']} · {since}"
         rows.append(("leader", Text(text)))
     for each in found.sessions:
         if each["holds_lock"]:
-            heard = f" · heard {_ago(now - each['reply_time'])}" if each["reply_time"] else ""
+            heard = f" · heard {_span(now - each['reply_time'])} ago" if each["reply_time"] else ""
             where = f"session {each['pid']} from {each['address'] or 'a local socket'}"
             rows.append(("", Text(f"{where} · {each['state'] or 'idle'}{heard}")))
     rows.append(("standbys", _standbys(found, now)))
@@ -98,7 +100,7 @@ def _standbys(found: Survey, now: float) -> Text:
     sessions = [each for each in found.sessions if not each["holds_lock"]]
     if not waiting and not sessions:
         return Text("none")
-    lines = [f"{each['owner']} · {each['role']} since {_ago(now - each['since'])}" for each in waiting]
+    lines = [f"{each['owner']} · {each['role']} for {_span(now - each['since'])}" for each in waiting]
     if len(sessions) > len(waiting):
         lines.append(f"{len(sessions)} wait for the lock, {len(waiting)} of them answer")
     return Text("\n".join(lines))
@@ -135,9 +137,12 @@ def _leader_rows(leader: dict[str, Any]) -> list[tuple[str, RenderableType]]:
     else:
         rows.append(("heartbeat", Text("none came back yet")))
     if leader["last_error"]:
-        ago = _ago(time.time() - leader["last_error_at"])
+        ago = _span(time.time() - leader["last_error_at"])
         rows.append(
-            ("last error", Text(f"{leader['last_error']} · {ago} · {leader['terms']} terms", style="yellow"))
+            (
+                "last error",
+                Text(f"{leader['last_error']} · {ago} ago · {leader['terms']} terms", style="yellow"),
+            )
         )
     return rows
 
@@ -179,8 +184,8 @@ def _size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def _ago(seconds: float) -> str:
+def _span(seconds: float) -> str:
     seconds = max(0, int(seconds))
     if seconds < 120:
-        return f"{seconds} s ago"
-    return f"{seconds // 60} min ago" if seconds < 7200 else f"{seconds // 3600} h ago"
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
