@@ -108,7 +108,7 @@ class Bridge:
     def _goes_on_after(self, exc: BridgeError) -> bool:
         if isinstance(exc, Unreachable):
             return self._has_streamed or self._status.stood_by
-        # The other one leads: to a standby that is no error. It waits for the lock again.
+        # The other one leads: to a standby that is no error. It waits again. See docs/decisions/007.
         return self._settings.standby
 
     def _stand_by(self) -> None:

@@ -102,3 +102,27 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
     # A condition that lasts is not said at each look.
     assert said(logs, "the slot holds much WAL")() == 1
     assert said(logs, "a heartbeat did not come back")() == 1
+
+
+@pytest.mark.timeout(60)
+async def test_held_wal_is_watched_while_the_broker_is_away(
+    bridge_settings: BridgeSettings, nats_server: NatsServer, migrated_dsn: str
+) -> None:
+    settings = bridge_settings.model_copy(update={"heartbeat_s": 0.2, "held_wal_warn_bytes": 1_000_000})
+    with capture_logs() as logs:
+        async with running(settings) as bridge:
+            await nats_server.stop()
+            await eventually(lambda: len(bridge.ended) > 0, timeout=20)
+            execute(
+                migrated_dsn,
+                "CREATE TABLE busy (t text)",
+                "INSERT INTO busy SELECT repeat(i::text, 100) FROM generate_series(1, 5000) i",
+            )
+            await eventually(said(logs, "the slot holds much WAL"), timeout=20)
+            await nats_server.start()
+
+            def is_freed() -> bool:
+                execute(migrated_dsn, "SELECT pg_log_standby_snapshot()")
+                return said(logs, "holds little WAL again")() > 0
+
+            await eventually(is_freed, timeout=20)

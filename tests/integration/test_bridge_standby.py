@@ -20,7 +20,7 @@ from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import Reader
 from tests.integration.bridge_command import HELD, execute
 
-TAKEOVER_S = 5
+TAKEOVER_S = 10
 """The lock is asked for four times a second; the rest is the opening of a term on a loaded machine."""
 
 
