@@ -13,6 +13,8 @@ An event's path, one file a station:
                                    │      over jetstream.py (the API) and ingest.py (runs) into stream.py
                                    └─▶ ledger.py     what may be confirmed, back to slot.py
 
-``run.py`` opens and closes all of it, term after term. The other half of the path is drawn
+``run.py`` opens and closes all of it, term after term. Beside the path: ``feedback.py`` confirms
+on a clock of its own, ``heartbeat.py`` sends a message through the WAL and waits for it,
+``status.py`` answers whoever asks how it is (``survey.py``). The other half of the path is drawn
 in ``realtime``.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -150,8 +150,12 @@ class JetStream:
         return bytes(message.data)
 
 
-async def connect_nats(url: str, timeout_s: float) -> NatsClient:
+async def connect_nats(
+    url: str, timeout_s: float, on_closed: Callable[[], Awaitable[None]] | None = None
+) -> NatsClient:
     """Connects for one term: a connection that breaks is not mended, it ends the term.
+
+    ``on_closed`` is called when it broke or was closed.
 
     Raises:
         Unreachable: nobody answers, or the connection was refused.
@@ -163,7 +167,7 @@ async def connect_nats(url: str, timeout_s: float) -> NatsClient:
         causes[:] = [error]
 
     try:
-        return await nats.connect(
+        connection = await nats.connect(
             url,
             name="zephyr-bridge",
             allow_reconnect=False,
@@ -172,6 +176,7 @@ async def connect_nats(url: str, timeout_s: float) -> NatsClient:
             max_reconnect_attempts=1,
             reconnect_time_wait=_RETRY_AFTER_S,
             error_cb=note,
+            closed_cb=on_closed,
             ping_interval=10,
             max_outstanding_pings=2,
         )
@@ -181,6 +186,12 @@ async def connect_nats(url: str, timeout_s: float) -> NatsClient:
             f"NATS cannot be reached at {url.rsplit('@', 1)[-1]}: {cause or type(cause).__name__}",
             "start it, or correct ZEPHYR_NATS_URL",
         ) from exc
+    try:
+        _raise_if_cancelled()
+    except asyncio.CancelledError:
+        await connection.close()
+        raise
+    return connection
 
 
 def _raise_if_cancelled() -> None:

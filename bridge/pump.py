@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -47,6 +48,16 @@ class FrameReader(Protocol):
         """Tells the source what may be forgotten."""
 
 
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """What was read and is not acknowledged; ``commit_lsn`` is of the transaction that is open, 0 for none."""
+
+    messages: int
+    bytes: int
+    commit_lsn: int
+    index: int
+
+
 class Pump:
     """The one path from the slot to the stream in a term."""
 
@@ -80,6 +91,23 @@ class Pump:
         self._held: tuple[Draft, int] | None = None
         self.on_message: Callable[[LogicalMessage], None] | None = None
         """Told of each logical message of ours, in its place among the changes; must not block."""
+
+    @property
+    def in_flight(self) -> InFlight:
+        outbox, sender = self.outbox, self.sender
+        lsn = self._begin.commit_lsn if self._begin is not None else 0
+        held = self._held is not None
+        return InFlight(
+            outbox.messages + sender.in_flight + held,
+            outbox.size + sender.in_flight_bytes,
+            lsn,
+            self._index if lsn else 0,
+        )
+
+    @property
+    def stored_lsn(self) -> int:
+        """How far the source was read, with all before it stored or of no concern."""
+        return self.sender.stored_lsn
 
     async def run(self) -> None:
         """Pumps until something breaks; the error says what. What was read before is stored still.

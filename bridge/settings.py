@@ -65,6 +65,14 @@ class BridgeSettings(BaseSettings):
         Literal["dead-letter", "stop"], Field(validation_alias=_env("ZEPHYR_BRIDGE_ON_POISON"))
     ] = "dead-letter"
 
+    heartbeat_s: Annotated[
+        float, Field(ge=0, le=3600, validation_alias=_env("ZEPHYR_BRIDGE_HEARTBEAT_S"))
+    ] = 10
+    held_wal_warn_bytes: Annotated[
+        int | None, Field(ge=0, validation_alias=_env("ZEPHYR_BRIDGE_HELD_WAL_WARN_BYTES"))
+    ] = None
+    standby: Annotated[bool, Field(validation_alias=_env("ZEPHYR_BRIDGE_STANDBY"))] = False
+
     @field_validator("slot", "publication")
     @classmethod
     def _is_slot_name(cls, value: str) -> str:

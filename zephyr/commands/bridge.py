@@ -13,6 +13,7 @@ from bridge.mapping import load_mapping
 from bridge.run import Bridge, Term, start_new_epoch
 from bridge.settings import BridgeSettings, load_settings
 from zephyr.commands import dead_letters
+from zephyr.commands.bridge_status import show_status, watch_status
 from zephyr.console import CommandError, console, run
 from zephyr.files import write_json
 from zephyr.logs import configure_logs
@@ -41,10 +42,19 @@ def run_bridge(
     ready_file: Annotated[
         Path | None, typer.Option(help="Write slot, term and process id to this file while changes stream.")
     ] = None,
+    standby: Annotated[
+        bool | None,
+        typer.Option(
+            "--standby/--no-standby",
+            help="While another bridge leads, wait and take over from it, instead of ending with code 5.",
+            envvar="ZEPHYR_BRIDGE_STANDBY",
+            show_default="--no-standby",
+        ),
+    ] = None,
 ) -> None:
     """Stream changes until SIGTERM. Goes on by itself when Postgres or NATS went away and came back."""
     configure_logs()
-    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping)
+    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping, standby=standby)
     run(_run(settings, ready_file))
 
 
@@ -67,6 +77,26 @@ def new_epoch(
         raise CommandError("nothing was removed", exit_code=1)
     run(start_new_epoch(settings))
     console.print("removed; the next [bold]zephyr bridge run[/bold] begins a new epoch")
+
+
+@app.command("status")
+def status(
+    nats_url: NatsUrl = None,
+    postgres_dsn: PostgresDsn = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all of it to this file as well.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, once a second, until Ctrl-C.")] = False,
+) -> None:
+    """Say who leads, how far it lags, what is in flight and what is held back.
+
+    Exits with 0 when a bridge leads and streams, 1 when none does, 3 when a server cannot be reached.
+    """
+    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn)
+    if watch:
+        run(watch_status(settings, json_file))
+    elif (code := run(show_status(settings, json_file))) != 0:
+        raise typer.Exit(code)
 
 
 async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
