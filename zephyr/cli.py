@@ -16,6 +16,7 @@ import typer
 
 from zephyr.commands import bridge
 from zephyr.commands.demo import demo
+from zephyr.commands.doctor import doctor
 from zephyr.commands.down import down
 from zephyr.commands.health import health
 from zephyr.commands.migrate import migrate
@@ -56,6 +57,7 @@ app.command()(migrate)
 app.command()(tail)
 app.command()(demo)
 app.command()(health)
+app.command()(doctor)
 
 
 def main() -> None:
