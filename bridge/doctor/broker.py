@@ -6,22 +6,20 @@ credentials it is asked for, without them it stays unknown.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import nats
 import nats.errors
 import orjson
 from google.protobuf.message import DecodeError
 from nats.aio.client import Client as NatsClient
 
 from bridge.doctor.clock import Clock, offset_of
+from bridge.doctor.connection import connected
 from bridge.errors import BridgeError, Unreachable
-from bridge.jetstream import JetStream, connect_nats
+from bridge.jetstream import JetStream
 from bridge.settings import BridgeSettings
 from bridge.stream import read_stream
 from protos.events.v1 import stream_format as fmt
@@ -100,16 +98,6 @@ async def read_broker(settings: BridgeSettings, system_url: str | None) -> Broke
     if system_url is not None:
         facts |= await _read_sync(system_url, settings.publish_timeout_s)
     return BrokerFacts(**facts)
-
-
-@contextlib.asynccontextmanager
-async def connected(url: str, timeout_s: float) -> AsyncIterator[NatsClient]:
-    """A connection, closed at the end."""
-    connection = await connect_nats(url, timeout_s)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def ask_user(connection: NatsClient) -> tuple[User | None, Clock | None]:

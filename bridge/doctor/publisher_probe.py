@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-import nats
 import nats.errors
 from nats.aio.client import Client as NatsClient
 
 from bridge.doctor.broker import BrokerFacts, User, ask_user
+from bridge.doctor.connection import connected
 from bridge.doctor.finding import Finding, note, ok, unsafe
+from bridge.errors import Unreachable
 from protos.events.v1 import stream_format as fmt
 
 ROW_SUBJECT = str(fmt.Subject(fmt.NONE, "doctor", fmt.NONE))
@@ -56,30 +57,20 @@ async def probe(url: str, timeout_s: float, is_anonymous: bool) -> Probe:
     violations: list[str] = []
     heard = asyncio.Event()
 
-    async def note_error(error: Exception) -> None:
-        violations.append(str(error))
+    def hear(error: str) -> None:
+        violations.append(error)
         heard.set()
 
     try:
-        connection = await nats.connect(
-            url,
-            name="zephyr-doctor",
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            connect_timeout=max(1, int(timeout_s)),
-            error_cb=note_error,
-        )
-    except (nats.errors.Error, OSError, ValueError) as exc:
-        return Probe(is_anonymous, connects=False, error=violations[-1] if violations else str(exc))
-    try:
-        answers = []
-        for subject in SUBJECTS:
-            heard.clear()
-            violations.clear()
-            answers.append((subject, await _try(connection, subject, violations, heard)))
-        user, _ = await ask_user(connection)
-    finally:
-        await connection.close()
+        async with connected(url, timeout_s, hear) as connection:
+            answers = []
+            for subject in SUBJECTS:
+                heard.clear()
+                violations.clear()
+                answers.append((subject, await _try(connection, subject, violations, heard)))
+            user, _ = await ask_user(connection)
+    except Unreachable as exc:
+        return Probe(is_anonymous, connects=False, error=exc.message)
     return Probe(is_anonymous, True, "", user, tuple(answers))
 
 
