@@ -10,8 +10,6 @@ from nats.aio.client import Client as NatsClient
 
 from bridge.errors import Unreachable
 
-_RETRY_AFTER_S = 0.05
-
 
 @contextlib.asynccontextmanager
 async def connected(
@@ -39,7 +37,7 @@ async def connected(
                 connect_timeout=max(1, int(timeout_s)),
                 # These count for the first connection too, whatever allow_reconnect says.
                 max_reconnect_attempts=1,
-                reconnect_time_wait=_RETRY_AFTER_S,
+                reconnect_time_wait=0,
                 error_cb=hear,
             )
         except (nats.errors.Error, OSError, ValueError) as exc:

@@ -67,7 +67,11 @@ async def probe(url: str, timeout_s: float, is_anonymous: bool) -> Probe:
             for subject in SUBJECTS:
                 heard.clear()
                 violations.clear()
-                answers.append((subject, await _try(connection, subject, violations, heard)))
+                answer = await _try(connection, subject, violations, heard)
+                answers.append((subject, answer))
+                if answer is Answer.SILENCE:
+                    # It hears no answers at all: the other subjects would take as long and tell as little.
+                    break
             user, _ = await ask_user(connection)
     except Unreachable as exc:
         return Probe(is_anonymous, connects=False, error=exc.message)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from pathlib import Path
 
 import nats
@@ -11,10 +13,13 @@ import pytest
 
 from bridge.doctor.finding import Severity
 from bridge.settings import BridgeSettings
-from tests.fixtures.bridge import running
+from tests.fixtures.bridge import running, settings_for
+from tests.fixtures.databases import database
 from tests.integration.bridge_command import execute
 from tests.integration.doctor_command import doctor, findings_of, state_of
+from zephyr.migrations.runner import migrate
 from zephyr.stack.nats import NatsServer
+from zephyr.stack.postgres import PostgresServer
 from zephyr.stack.server import free_port
 
 HOLD_BACK = {"ZEPHYR_BRIDGE_HOLD_BACK_S": "120"}
@@ -168,11 +173,47 @@ async def test_a_slot_without_its_stream(bridge_settings: BridgeSettings) -> Non
     assert "was not made by Zephyr" in found["nats.stream"].found
 
 
+async def test_a_slot_that_holds_more_than_it_may(
+    spare_postgres: PostgresServer, nats_url: str, slot_name: str
+) -> None:
+    with database(spare_postgres) as dsn:
+        migrate(dsn)
+        settings = settings_for(dsn, nats_url, slot_name)
+        async with running(settings):
+            pass
+        # What a setting says is what the server does, in its own units: 2 MB, and two segments of WAL.
+        execute(dsn, "ALTER SYSTEM SET max_slot_wal_keep_size = '2MB'", "SELECT pg_reload_conf()")
+        execute(dsn, *["SELECT pg_logical_emit_message(true, 'test', 'text')", "SELECT pg_switch_wal()"] * 3)
+        found = await findings_of(settings)
+        assert found["postgres.max_slot_wal_keep_size"].severity is Severity.UNSAFE
+        assert "max_slot_wal_keep_size is 2 MiB" in found["postgres.max_slot_wal_keep_size"].found
+        assert found["postgres.slot"].severity is Severity.UNSAFE
+        execute(dsn, "CHECKPOINT")
+        found = await findings_of(settings)
+        assert found["postgres.slot"].severity is Severity.BROKEN
+        assert "invalidated" in found["postgres.slot"].found
+
+
+async def test_settings_of_the_server(spare_postgres: PostgresServer, nats_url: str, slot_name: str) -> None:
+    with database(spare_postgres) as dsn:
+        execute(
+            dsn,
+            "ALTER SYSTEM SET wal_sender_timeout = 0",
+            "ALTER SYSTEM SET idle_replication_slot_timeout = '1h'",
+            "SELECT pg_reload_conf()",
+            "CREATE DATABASE ascii ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0",
+        )
+        ascii_dsn = dsn.rpartition("/")[0] + "/ascii"
+        migrate(ascii_dsn)
+        found = await findings_of(settings_for(ascii_dsn, nats_url, slot_name))
+    assert found["postgres.wal_sender_timeout"].severity is Severity.NOTE
+    assert "is 1 h" in found["postgres.idle_replication_slot_timeout"].found
+    assert found["postgres.idle_replication_slot_timeout"].severity is Severity.UNSAFE
+    assert found["postgres.encoding"].severity is Severity.UNSAFE
+
+
 @pytest.mark.parametrize(("words", "code"), [(("--json", "/no/folder/x.json"), 2), (("--help",), 0)])
 async def test_usage(words: tuple[str, ...], code: int) -> None:
-    import asyncio
-    import sys
-
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "zephyr", "doctor", *words, stdout=-1, stderr=-1
     )

@@ -93,10 +93,9 @@ def test_three_replicas_need_no_hold_back() -> None:
 
 
 def mark(**changed: Any) -> PositionMark:
-    return PositionMark(
-        **{"epoch": fact.EPOCH, "system_id": "7", "timeline": 1, "commit_lsn": 0x1800, "wal_lsn": 0x1800}
-        | changed
-    )
+    given: dict[str, Any] = {"epoch": fact.EPOCH, "system_id": "7", "timeline": 1}
+    given |= {"commit_lsn": 0x1800, "wal_lsn": 0x1800}
+    return PositionMark(**given | changed)
 
 
 @pytest.mark.parametrize(
