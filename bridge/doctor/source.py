@@ -179,6 +179,8 @@ async def read_source(settings: BridgeSettings, mapping: Mapping) -> SourceFacts
             autocommit=True,
             connect_timeout=_CONNECT_TIMEOUT_S,
             application_name="zephyr-doctor",
+            # Texts of a database in SQL_ASCII would be bytes otherwise.
+            client_encoding="UTF8",
         ) as connection:
             await connection.execute("SET default_transaction_read_only = on")
             return await _read(connection, settings, mapping)

@@ -52,7 +52,9 @@ async def test_it_changes_nothing(bridge_settings: BridgeSettings, tmp_path: Pat
     async with running(bridge_settings):
         pass
     before = await state_of(bridge_settings)
-    assert before["slot"] and before["publication"] and before["streams"]
+    assert before["slot"]
+    assert before["publication"]
+    assert before["streams"]
     said = await doctor(bridge_settings, tmp_path, **HOLD_BACK)
     # It did try to publish.
     assert said.severity("nats.publishers") == "note"
@@ -204,7 +206,6 @@ async def test_settings_of_the_server(spare_postgres: PostgresServer, nats_url: 
             "CREATE DATABASE ascii ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0",
         )
         ascii_dsn = dsn.rpartition("/")[0] + "/ascii"
-        migrate(ascii_dsn)
         found = await findings_of(settings_for(ascii_dsn, nats_url, slot_name))
     assert found["postgres.wal_sender_timeout"].severity is Severity.NOTE
     assert "is 1 h" in found["postgres.idle_replication_slot_timeout"].found

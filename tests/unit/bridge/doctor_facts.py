@@ -106,7 +106,9 @@ def severity_of(findings: list[Finding], check: str) -> Severity:
 def trouble(findings: list[Finding]) -> list[str]:
     """The checks that found something, each once; each must say why and have a mend or be a note."""
     for finding in findings:
-        assert finding.found and "\n" not in finding.found
+        assert finding.found
+        assert "\n" not in finding.found
         if finding.severity >= Severity.UNSAFE:
-            assert finding.why and finding.mend, finding
+            assert finding.why, finding
+            assert finding.mend, finding
     return list(dict.fromkeys(finding.check for finding in findings if finding.severity > Severity.OK))
