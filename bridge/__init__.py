@@ -13,6 +13,6 @@ An event's path, one file a station:
                                    │      over jetstream.py (the API) and ingest.py (runs) into stream.py
                                    └─▶ ledger.py     what may be confirmed, back to slot.py
 
-``run.py`` opens and closes all of it, term after term. The other half of the path is drawn
-in ``realtime``.
+``run.py`` opens and closes all of it, term after term; ``doctor`` examines what it stands on.
+The other half of the path is drawn in ``realtime``.
 """

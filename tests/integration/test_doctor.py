@@ -105,6 +105,24 @@ async def test_a_publication_that_lacks_a_table(bridge_settings: BridgeSettings)
     assert found["postgres.mapping"].severity is Severity.OK
 
 
+async def test_its_mends_mend(bridge_settings: BridgeSettings) -> None:
+    async with running(bridge_settings):
+        pass
+    name = bridge_settings.publication
+    execute(
+        bridge_settings.postgres_dsn,
+        "ALTER TABLE notes REPLICA IDENTITY NOTHING",
+        f"ALTER PUBLICATION {name} SET (publish = 'insert', publish_via_partition_root = false)",
+    )
+    found = await findings_of(bridge_settings)
+    for check in ("postgres.mapping", "postgres.publication"):
+        assert found[check].severity is Severity.BROKEN
+        execute(bridge_settings.postgres_dsn, found[check].mend.removeprefix("run: "))
+    found = await findings_of(bridge_settings)
+    assert found["postgres.mapping"].severity is Severity.OK
+    assert found["postgres.publication"].severity is Severity.OK
+
+
 async def test_a_publication_that_is_younger_than_the_slot(bridge_settings: BridgeSettings) -> None:
     async with running(bridge_settings):
         pass
