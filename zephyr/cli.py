@@ -16,6 +16,7 @@ import typer
 
 from zephyr.commands import bench, bridge
 from zephyr.commands.demo import demo
+from zephyr.commands.doctor import doctor
 from zephyr.commands.down import down
 from zephyr.commands.health import health
 from zephyr.commands.migrate import migrate
@@ -57,6 +58,7 @@ app.command()(tail)
 app.command()(demo)
 app.command()(health)
 app.add_typer(bench.app, name="bench")
+app.command()(doctor)
 
 
 def main() -> None:
