@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +28,13 @@ from bridge.jetstream import JetStream, connect_nats
 from bridge.ledger import Ledger
 from bridge.mapping import Mapping
 from bridge.postgres import SlotState, translate
+from bridge.progress import CopyProgress
 from bridge.publication import ensure_publication
 from bridge.publish import Publisher, Tail
 from bridge.pump import Pump
 from bridge.settings import BridgeSettings
 from bridge.slot import ReplicationConnection, open_replication
+from bridge.snapshot import Snapshot
 from bridge.stream import StreamState, create_stream, fit_stream, new_epoch, read_stream
 from protos.events.v1.mark_pb2 import PositionMark
 
@@ -57,7 +59,8 @@ class Term:
 class Bridge:
     """Turns the commits of one source into one stream, until it is cancelled.
 
-    ``on_term`` is told each term that streams, and None when it is over.
+    ``on_term`` is told each term that streams, and None when it is over; ``on_progress`` how far
+    a copy of the tables is.
     """
 
     def __init__(
@@ -65,10 +68,12 @@ class Bridge:
         settings: BridgeSettings,
         mapping: Mapping,
         on_term: Callable[[Term | None], None] = lambda _: None,
+        on_progress: Callable[[CopyProgress], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._mapping = mapping
         self._on_term = on_term
+        self._on_progress = on_progress
         self._has_streamed = False
         self._pause_s = _PAUSE_MIN_S
 
@@ -116,11 +121,27 @@ class Bridge:
         self._check_slot(slot, await publisher.read_mark())
         await publisher.begin_term()
         tail = await publisher.read_tail()
-        wal_lsn = await self._open_slot(replication, publisher, tail, slot)
 
-        encoder = Encoder(
-            fitted, source.system_id, source.database, state.epoch, self._event_limit(jetstream.max_payload)
-        )
+        def make_encoder() -> Encoder:
+            limit = self._event_limit(jetstream.max_payload)
+            return Encoder(fitted, source.system_id, source.database, state.epoch, limit)
+
+        async def copy_tables() -> int:
+            return await Snapshot(
+                settings,
+                replication,
+                jetstream,
+                publisher,
+                fitted,
+                source,
+                state,
+                make_encoder(),
+                self._on_progress,
+            ).run()
+
+        wal_lsn = await self._open_slot(replication, publisher, tail, slot, copy_tables)
+
+        encoder = make_encoder()
         ledger = Ledger(settings.hold_back_s)
         ledger.stored(wal_lsn, time.monotonic())
         pump = Pump(replication, encoder, publisher, ledger, tail.position, wal_lsn, settings.mark_interval_s)
@@ -186,14 +207,22 @@ class Bridge:
             )
 
     async def _open_slot(
-        self, replication: ReplicationConnection, publisher: Publisher, tail: Tail, slot: SlotState | None
+        self,
+        replication: ReplicationConnection,
+        publisher: Publisher,
+        tail: Tail,
+        slot: SlotState | None,
+        copy_tables: Callable[[], Awaitable[int]],
     ) -> int:
         """Makes the slot if need be; gives the WAL position up to which the stream is known to be whole."""
         self._check_slot(slot, tail.mark)
         wal_lsn = tail.mark.wal_lsn
         if slot is None:
             log.info("making the slot", slot=self._settings.slot)
-            wal_lsn = await replication.create_slot(self._settings.slot)
+            if self._settings.snapshot == "initial":
+                wal_lsn = await copy_tables()
+            else:
+                wal_lsn = await replication.create_slot(self._settings.slot)
         elif not wal_lsn:
             wal_lsn = slot.confirmed_lsn
         # Each term renews both marks, so that no number of short terms makes a limit evict one.

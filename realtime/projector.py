@@ -35,7 +35,6 @@ from realtime.errors import StoreUnavailable
 
 KINDS = ("note", "user")
 
-_STATES = (fmt.CREATED, fmt.UPDATED, fmt.ENTERED)
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
@@ -116,7 +115,7 @@ class Projector:
                 states = {known: write for known, write in states.items() if known[0] != subject.kind}
             elif entry.verb == fmt.DELETED:
                 states[key] = Put(*key, cursor, None)
-            elif entry.verb in _STATES:
+            elif entry.verb in fmt.STATES:
                 model = self._model(subject, entry)
                 states[key] = Forget(*key, cursor) if model is None else Put(*key, cursor, model)
         return [*clears.values(), *states.values()]

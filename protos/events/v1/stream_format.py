@@ -5,7 +5,7 @@ and the server meet nowhere else. Nothing here does I/O. ``docs/stream-format.md
 the same in prose, and a contract test holds both against a stream that the bridge wrote.
 
     zephyr.<shard>.<workspace>.<kind>.<entity id>.<row|event>
-    zephyr._mark.<shard>.<position|owner>
+    zephyr._mark.<shard>.<position|owner|snapshot>
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ NONE = "_"
 MARKS = "_mark"
 OWNER_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.owner"
 POSITION_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.position"
+SNAPSHOT_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
 
 EPOCH_KEY = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
@@ -49,7 +50,11 @@ DELETED = "deleted"
 TRUNCATED = "truncated"
 ENTERED = "entered"
 LEFT = "left"
-ROW_VERBS = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT)
+READ = "read"
+"""A row as a snapshot found it: its whole state, and no change of a transaction."""
+ROW_VERBS = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, READ)
+STATES = (CREATED, UPDATED, ENTERED, READ)
+"""After these the row stands as the event says."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\Z")
 
@@ -122,3 +127,9 @@ def parse_commit(text: str) -> CommitPlace:
 def event_id(system_id: str, epoch: str, lsn: int, index: int) -> str:
     """The id of a change of a row: ``{system id}.{epoch}.{commit LSN}.{index}``."""
     return f"{system_id}.{epoch}.{format_lsn(lsn)}.{index}"
+
+
+def state_id(system_id: str, epoch: str, lsn: int, mark: Literal["r", "d"], subject: Subject) -> str:
+    """The id of what a snapshot at ``lsn`` says of an entity: that it was read, or that it is gone."""
+    place = f"{subject.workspace}.{subject.kind}.{subject.entity}"
+    return f"{system_id}.{epoch}.{format_lsn(lsn)}.{mark}.{place}"
