@@ -21,7 +21,8 @@ import structlog
 
 from bridge.change import Position
 from bridge.encode import Encoder
-from bridge.errors import BridgeError, EpochLost, StreamUnfit, Unreachable
+from bridge.epoch import start_new_epoch
+from bridge.errors import BridgeError, EpochLost, HistoryGone, Unreachable
 from bridge.fit import FittedMapping, check_fit
 from bridge.ingest import FastIngest
 from bridge.jetstream import JetStream, connect_nats
@@ -75,6 +76,7 @@ class Bridge:
         self._on_term = on_term
         self._on_progress = on_progress
         self._has_streamed = False
+        self._has_renewed = False
         self._pause_s = _PAUSE_MIN_S
 
     async def run(self) -> None:
@@ -87,6 +89,14 @@ class Bridge:
             try:
                 async with AsyncExitStack() as stack:
                     await self._run_term(stack)
+            except (EpochLost, HistoryGone) as exc:
+                # Once: what a new epoch does not mend is not mended by another one.
+                if self._settings.on_epoch_lost != "renew" or self._has_renewed:
+                    raise
+                self._has_renewed = True
+                log.warning("the epoch is lost, beginning a new one", cause=exc.message)
+                await start_new_epoch(self._settings)
+                continue
             except Unreachable as exc:
                 if not self._has_streamed:
                     raise
@@ -176,7 +186,7 @@ class Bridge:
         if info is not None:
             return fit_stream(info, self._settings)
         if slot is not None:
-            raise StreamUnfit(
+            raise HistoryGone(
                 f"there is no stream {self._settings.stream!r}, but a slot {self._settings.slot!r} that fed one:"
                 " what it held is gone",
                 "restore the stream, name the right ones with ZEPHYR_STREAM and ZEPHYR_SLOT, or run:"
@@ -241,29 +251,10 @@ class Bridge:
 
     def _streams(self, term: Term) -> None:
         self._has_streamed = True
+        self._has_renewed = False
         self._pause_s = _PAUSE_MIN_S
         log.info("streaming", slot=term.slot, stream=term.stream, epoch=term.epoch, term=term.term)
         self._on_term(term)
-
-
-async def start_new_epoch(settings: BridgeSettings) -> None:
-    """Removes the stream and the slot, so that the next run begins a new history.
-
-    Raises:
-        SlotBusy: a bridge is running.
-    """
-    async with AsyncExitStack() as stack:
-        replication = await open_replication(settings.postgres_dsn)
-        stack.push_async_callback(replication.close)
-        await replication.lock(settings.slot, settings.lock_wait_s)
-        connection = await connect_nats(settings.nats_url, settings.publish_timeout_s)
-        stack.push_async_callback(connection.close)
-        jetstream = JetStream(connection, settings.stream, settings.publish_timeout_s)
-        # The stream goes first: a slot without a stream is refused, a stream without its slot as well.
-        if await read_stream(jetstream) is not None:
-            await jetstream.api(f"STREAM.DELETE.{settings.stream}")
-        if await replication.slot_state(settings.slot) is not None:
-            await replication.drop_slot(settings.slot)
 
 
 async def _confirm(

@@ -121,6 +121,11 @@ class ReplicationConnection:
         )
         return parse_lsn(str(rows[0][1])), str(rows[0][2])
 
+    async def drop_any(self, slot: str) -> None:
+        """Drops a slot of that name if there is one; an invalidated one as well."""
+        if await self._rows(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}'"):  # noqa: S608
+            await self.drop_slot(slot)
+
     async def copy_slot(self, source: str, target: str) -> None:
         """A lasting slot that stands where the temporary one of another session stands."""
         await self._rows(

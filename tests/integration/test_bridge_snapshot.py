@@ -110,7 +110,7 @@ async def test_killed_while_it_copies(
 
         async def has_stored(target: int = before + kill_at) -> bool:
             bridge_process.is_ready()
-            return (await stream_reader.info()).get("state", {}).get("last_seq", 0) >= target
+            return bool((await stream_reader.info()).get("state", {}).get("last_seq", 0) >= target)
 
         await eventually(has_stored, timeout=30)
         bridge_process.kill()

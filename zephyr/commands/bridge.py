@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from bridge.epoch import start_new_epoch
 from bridge.mapping import load_mapping
-from bridge.run import Bridge, Term, start_new_epoch
+from bridge.run import Bridge, Term
 from bridge.settings import BridgeSettings, load_settings
 from zephyr.console import CommandError, console, run
 from zephyr.files import write_json
@@ -52,19 +53,20 @@ def new_epoch(
     postgres_dsn: PostgresDsn = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove the stream and the slot, so that the next run begins a new history.
+    """Begin a new history in the stream, with the tables as they are at the next run.
 
-    Needed when the bridge says that what the stream holds can no longer be continued. Every
-    subscriber is told to start anew. Changes between the old and the new slot are not in the stream.
+    Needed when the bridge says that what the stream holds can no longer be continued. Its messages
+    stay until the stream's limits take them; every subscriber is told to start anew. The next run
+    copies the tables, and says of what vanished in between that it is deleted. The slot is made anew.
     """
     settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn)
     if not yes and not typer.confirm(
-        f"Remove the stream {settings.stream!r} with all its events, and the slot {settings.slot!r}?",
+        f"Begin a new epoch in the stream {settings.stream!r}, and drop the slot {settings.slot!r}?",
         err=True,
     ):
-        raise CommandError("nothing was removed", exit_code=1)
+        raise CommandError("nothing was changed", exit_code=1)
     run(start_new_epoch(settings))
-    console.print("removed; the next [bold]zephyr bridge run[/bold] begins a new epoch")
+    console.print("the next [bold]zephyr bridge run[/bold] begins the new epoch with a copy of the tables")
 
 
 async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
