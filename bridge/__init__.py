@@ -13,6 +13,10 @@ An event's path, one file a station:
                                    │      over jetstream.py (the API) and ingest.py (runs) into stream.py
                                    └─▶ ledger.py     what may be confirmed, back to slot.py
 
+Before the first change of an epoch, snapshot.py copies the tables: chunks.py reads them in parts,
+states.py makes them messages, progress.py counts, and reconcile.py ends what is gone; epoch.py begins
+a new epoch in a stream that is there.
+
 ``run.py`` opens and closes all of it, term after term. The other half of the path is drawn
 in ``realtime``.
 """

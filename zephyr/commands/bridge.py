@@ -14,6 +14,7 @@ from bridge.mapping import load_mapping
 from bridge.run import Bridge, Term
 from bridge.settings import BridgeSettings, load_settings
 from zephyr.console import CommandError, console, run
+from zephyr.copy_bar import CopyBar
 from zephyr.files import write_json
 from zephyr.logs import configure_logs
 from zephyr.signals import on_stop
@@ -41,7 +42,11 @@ def run_bridge(
         Path | None, typer.Option(help="Write slot, term and process id to this file while changes stream.")
     ] = None,
 ) -> None:
-    """Stream changes until SIGTERM. Goes on by itself when Postgres or NATS went away and came back."""
+    """Stream changes until SIGTERM. Goes on by itself when Postgres or NATS went away and came back.
+
+    The first run of an epoch copies the mapped tables into the stream, and streams from there on
+    (ZEPHYR_SNAPSHOT=never leaves that out).
+    """
     configure_logs()
     settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping)
     run(_run(settings, ready_file))
@@ -78,7 +83,8 @@ async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
         else:
             write_json(ready_file, {"slot": term.slot, "term": term.term, "pid": os.getpid()})
 
-    bridge = asyncio.ensure_future(Bridge(settings, load_mapping(settings.mapping), streams).run())
+    bar = CopyBar(console)
+    bridge = asyncio.ensure_future(Bridge(settings, load_mapping(settings.mapping), streams, bar.show).run())
     on_stop(bridge.cancel)
     try:
         await bridge
@@ -86,3 +92,5 @@ async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
         # Whatever was under way is read back from the stream by the next term.
         if not bridge.cancelled():
             raise
+    finally:
+        bar.stop()
