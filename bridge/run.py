@@ -77,10 +77,12 @@ class Bridge:
         self._on_progress = on_progress
         self._has_streamed = False
         self._has_renewed = False
+        # Both servers were there and fit: a copy that takes hours goes on as a stream does.
+        self._has_copied = False
         self._pause_s = _PAUSE_MIN_S
 
     async def run(self) -> None:
-        """Runs terms for ever. Until the first one streams, an unreachable server is an error.
+        """Runs terms for ever. Until the first one copies or streams, an unreachable server is an error.
 
         Raises:
             BridgeError: what cannot be mended by trying again.
@@ -98,7 +100,7 @@ class Bridge:
                 await start_new_epoch(self._settings)
                 continue
             except Unreachable as exc:
-                if not self._has_streamed:
+                if not self._has_streamed and not self._has_copied:
                     raise
                 log.warning(
                     "term ended, beginning another", cause=exc.message, pause_s=round(self._pause_s, 2)
@@ -137,6 +139,7 @@ class Bridge:
             return Encoder(fitted, source.system_id, source.database, state.epoch, limit)
 
         async def copy_tables() -> int:
+            self._has_copied = True
             return await Snapshot(
                 settings,
                 replication,

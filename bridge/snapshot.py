@@ -7,7 +7,7 @@ between the copy and the changes, and nothing in both.
 
 A copy that was broken off has left marks. The next attempt has a later snapshot: of what was stored
 before it reads only what changed since, and what vanished meanwhile it says to be gone.
-docs/decisions/007-a-snapshot-precedes-the-slot.md has the reasons.
+docs/decisions/012-a-snapshot-precedes-the-slot.md has the reasons.
 """
 
 from __future__ import annotations

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from bridge.epoch import start_new_epoch
+from bridge.errors import EventRejected
 from bridge.mapping import load_mapping
 from bridge.progress import CopyProgress
 from bridge.run import Bridge
 from bridge.settings import BridgeSettings
+from bridge.slot import ReplicationConnection
 from protos.events.v1.snapshot_pb2 import SnapshotMark
 from tests.faults.oracle import Writer, check_order, more, writing
-from tests.fixtures.bridge import running
+from tests.fixtures.bridge import RunningBridge, running, settings_for
 from tests.fixtures.bridge_process import BridgeProcess
 from tests.fixtures.eventually import eventually
-from tests.fixtures.stream_reader import Reader, Stored
+from tests.fixtures.stream_reader import Reader, Stored, open_reader
 from tests.fixtures.stream_states import check_states, read_all
 from tests.integration.bridge_command import UNFIT, execute, refused
+from zephyr.migrations.runner import migrate
+from zephyr.stack.nats import NatsServer
+from zephyr.stack.postgres import PostgresServer
 
 SNAPSHOT = "zephyr._mark.0.snapshot"
 W1 = "11111111-1111-4111-8111-111111111111"
@@ -194,3 +203,126 @@ async def test_slow_and_with_progress(bridge_settings: BridgeSettings, stream_re
     assert said[-1].rows == 251
     assert [one.rows for one in said] == sorted(one.rows for one in said)
     assert said[-1].tables == 4
+
+
+@pytest.mark.timeout(90)
+async def test_servers_go_away_while_it_copies(
+    spare_postgres: PostgresServer, nats_server: NatsServer, slot_name: str
+) -> None:
+    await asyncio.to_thread(migrate, spare_postgres.dsn)
+    dsn = spare_postgres.dsn
+    execute(dsn, f"INSERT INTO workspaces (id, slug, name) VALUES ('{W1}', 'one', 'One')")
+    fill_notes(dsn, 15_000)
+    settings = settings_for(dsn, nats_server.url, slot_name, snapshot_max_rows_per_s=2000)
+    bridge = RunningBridge(settings)
+    try:
+        for number, rows in enumerate((3_000, 7_000)):
+            async with open_reader(nats_server.url) as reader:
+
+                async def has_stored(target: int = rows) -> bool:
+                    assert not bridge.task.done(), bridge.task.exception()
+                    found = await reader.info()
+                    return bool(found.get("state", {}).get("messages", 0) >= target)
+
+                await eventually(has_stored, timeout=30)
+            if number:
+                assert spare_postgres.pid is not None
+                os.kill(spare_postgres.pid, signal.SIGQUIT)
+                await spare_postgres.wait()
+                await spare_postgres.start()
+            else:
+                await nats_server.kill()
+                await nats_server.start()
+            execute(dsn, "DELETE FROM notes WHERE id IN (SELECT id FROM notes TABLESAMPLE BERNOULLI (1))")
+        await bridge.ready(timeout=40)
+        async with open_reader(nats_server.url) as reader:
+            await check(reader, dsn)
+            assert (await marks(reader))[-1].attempt == 3
+    finally:
+        await bridge.stop()
+
+
+async def test_killed_between_the_copy_and_the_slot(
+    bridge_settings: BridgeSettings, stream_reader: Reader
+) -> None:
+    dsn = bridge_settings.postgres_dsn
+    fill(dsn, 100)
+
+    # As a kill at that moment leaves it: a whole copy and no slot.
+    async def dies(*_: object) -> None:
+        raise EventRejected("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReplicationConnection, "copy_slot", dies)
+        with pytest.raises(EventRejected):
+            async with running(bridge_settings):
+                pass
+    found = (await marks(stream_reader))[-1]
+    assert found.complete
+    execute(
+        dsn,
+        "DELETE FROM notes WHERE title = 'note 7'",
+        "UPDATE notes SET body = 'new' WHERE title = 'note 8'",
+        "INSERT INTO users (email) VALUES ('later')",
+    )
+    async with running(bridge_settings):
+        events = await check(stream_reader, dsn)
+    last = [
+        m for m in events if m.sequence > 100 and f".{found.consistent_lsn:X}." not in m.headers["Zephyr-Id"]
+    ]
+    assert sorted(message.headers["Zephyr-Verb"] for message in last) == ["deleted", "read", "read"]
+
+
+async def test_names_and_types_that_need_care(
+    postgres_dsn: str, nats_url: str, slot_name: str, stream_reader: Reader, tmp_path: Path
+) -> None:
+    """Quoted names, a key that is a text, values that COPY escapes; and a table that was rewritten."""
+    execute(
+        postgres_dsn,
+        """CREATE TABLE public."Odd ""Table" ("the key" varchar(40) PRIMARY KEY, "a,b" text, n bigint)""",
+        """ALTER TABLE public."Odd ""Table" REPLICA IDENTITY FULL""",
+        r"""INSERT INTO public."Odd ""Table" VALUES ('a', E'\\.\t\n\r\\N', 1), ('b', NULL, NULL), ('c', '', 0)""",
+    )
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text(
+        """
+[tables.'public.Odd "Table']
+kind = "note"
+message = "zephyr.models.v1.Note"
+key = "the key"
+[tables.'public.Odd "Table'.columns]
+"the key" = "id"
+"a,b" = "title"
+n = "version"
+"""
+    )
+    settings = settings_for(postgres_dsn, nats_url, slot_name)
+
+    def values(events: list[Stored]) -> dict[str, tuple[str, int]]:
+        return {m.event.note.id: (m.event.note.title, m.event.note.version) for m in events}
+
+    events: list[Stored] = []
+    for number in range(2):
+        bridge = RunningBridge(settings, load_mapping(mapping))
+        try:
+            await bridge.ready()
+            await stream_reader.caught_up(postgres_dsn)
+        finally:
+            await bridge.stop()
+        events = await stream_reader.events()
+        assert values(events)["a"] == ("\\.\t\n\r\\N", 1)
+        if not number:
+            assert values(events) == values(events) | {"b": ("", 0), "c": ("", 0)}
+            assert len(events) == 3
+            execute(
+                postgres_dsn,
+                f"SELECT pg_drop_replication_slot('{slot_name}')",
+                """DELETE FROM public."Odd ""Table" WHERE "the key" = 'b'""",
+                """VACUUM FULL public."Odd ""Table" """,
+            )
+            assert await start_new_epoch(settings) is not None
+    assert [(m.event.type, m.event.subject) for m in events[3:]] == [
+        ("note.deleted", "b"),
+        ("note.read", "a"),
+        ("note.read", "c"),
+    ]
