@@ -106,4 +106,18 @@ class Commit:
     commit_time_us: int
 
 
-Message = Begin | RowChange | Truncate | Commit | Relation
+@dataclass(frozen=True, slots=True)
+class LogicalMessage:
+    """What ``pg_logical_emit_message`` wrote, where ``prefix`` is one of ours (``zephyr.``).
+
+    ``lsn`` is the message's own WAL position. A transactional one stands between ``Begin`` and
+    ``Commit``, any other between two transactions or in the midst of one that it is no part of.
+    """
+
+    prefix: str
+    content: bytes
+    lsn: int
+    transactional: bool
+
+
+Message = Begin | RowChange | Truncate | Commit | Relation | LogicalMessage

@@ -18,6 +18,7 @@ from bridge.change import (
     Begin,
     Column,
     Commit,
+    LogicalMessage,
     Message,
     Operation,
     Relation,
@@ -30,6 +31,9 @@ from bridge.errors import ProtocolError
 
 M = TypeVar("M")
 
+MESSAGE_PREFIX = "zephyr."
+"""Logical messages of other prefixes are other programs'."""
+
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 """2000-01-01 in Unix microseconds: where Postgres' timestamps count from."""
 
@@ -41,6 +45,7 @@ _COLUMN = struct.Struct(">Ii")
 _XLOG_DATA = struct.Struct(">QQq")
 _KEEPALIVE = struct.Struct(">QqB")
 _STATUS = struct.Struct(">cQQQqB")
+_LOGICAL_MESSAGE = struct.Struct(">BQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class Decoder:
         self._relations: dict[int, Relation] = {}
 
     def decode(self, data: bytes) -> Message | None:
-        """Reads one message; None for kinds that concern nobody here (type, origin, logical message).
+        """Reads one message; None for kinds that concern nobody here (type, origin, others' logical messages).
 
         Raises:
             ProtocolError: the bytes are cut short, have something left over, name a relation
@@ -131,7 +136,9 @@ class Decoder:
             (count,) = _U32.unpack_from(data, 1)
             relations = tuple(self._relation(data, 6 + 4 * i) for i in range(count))
             return _whole(data, 6 + 4 * count, Truncate(relations))
-        if kind in (0x59, 0x4F, 0x4D):  # Y, O, M
+        if kind == 0x4D:  # M
+            return _read_logical_message(data)
+        if kind in (0x59, 0x4F):  # Y, O
             return None
         raise ProtocolError(f"a pgoutput message of unknown kind {bytes(data[:1])!r}")
 
@@ -170,6 +177,16 @@ def _read_relation(data: bytes) -> Relation:
     relation = Relation(oid, schema or "pg_catalog", table, identity, tuple(columns))
     _whole(data, at, relation)
     return relation
+
+
+def _read_logical_message(data: bytes) -> LogicalMessage | None:
+    flags, lsn = _LOGICAL_MESSAGE.unpack_from(data, 1)
+    prefix, at = _text(data, 10)
+    (length,) = _U32.unpack_from(data, at)
+    end = at + 4 + length
+    if not prefix.startswith(MESSAGE_PREFIX):
+        return _whole(data, end, None)
+    return _whole(data, end, LogicalMessage(prefix, bytes(data[at + 4 : end]), lsn, bool(flags & 1)))
 
 
 def _tuple(data: bytes, at: int) -> tuple[tuple[Value, ...], int]:

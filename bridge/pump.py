@@ -10,9 +10,10 @@ lone event goes alone, a loaded WAL in runs. What the checkpoint covers is skipp
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-from bridge.change import Begin, Commit, Position, Relation, RowChange, Truncate
+from bridge.change import Begin, Commit, LogicalMessage, Position, Relation, RowChange, Truncate
 from bridge.encode import Draft, Encoder, Outgoing
 from bridge.errors import EventRejected, MappingMismatch
 from bridge.ledger import Ledger
@@ -63,6 +64,8 @@ class Pump:
         self._held: tuple[Draft, int] | None = None
         self._unit: list[Outgoing] = []
         self._unit_bytes = 0
+        self.on_message: Callable[[LogicalMessage], None] | None = None
+        """Told of each logical message of ours, in its place among the changes; must not block."""
 
     async def run(self) -> None:
         """Pumps until something breaks; the error says what.
@@ -105,6 +108,9 @@ class Pump:
             await self._queue_held(count=self._index)
             self._begin = None
             self._seen_lsn = max(self._seen_lsn, message.end_lsn)
+        elif isinstance(message, LogicalMessage):
+            if self.on_message is not None:
+                self.on_message(message)
         else:
             assert message is None or isinstance(message, Relation)
 

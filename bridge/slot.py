@@ -145,7 +145,7 @@ class ReplicationConnection:
         """
         command = (
             f"START_REPLICATION SLOT {slot} LOGICAL 0/0"
-            f" (proto_version '1', publication_names '\"{publication}\"')"
+            f" (proto_version '1', publication_names '\"{publication}\"', messages 'true')"
         )
         try:
             self._pgconn.send_query(command.encode())

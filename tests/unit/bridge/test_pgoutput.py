@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.change import Begin, Column, Commit, Message, Operation, Relation, RowChange, Truncate, Unchanged
+from bridge.change import (
+    Begin,
+    Column,
+    Commit,
+    LogicalMessage,
+    Message,
+    Operation,
+    Relation,
+    RowChange,
+    Truncate,
+    Unchanged,
+)
 from bridge.errors import ProtocolError
 from bridge.pgoutput import Decoder, Keepalive, XLogData, parse_frame, standby_status
 from tests.unit.bridge.wal_bytes import keepalive, message, xlog_data
@@ -29,6 +40,9 @@ MESSAGES: list[Message] = [
     NOTES,
     KEYED,
     Relation(1, "pg_catalog", "t", "n", ()),
+    LogicalMessage("zephyr.heartbeat", b"1", 0x16B3748, True),
+    LogicalMessage("zephyr.é", b"\0N\xff", 1, False),
+    LogicalMessage("zephyr.", b"", 1, False),
 ]
 
 
@@ -68,9 +82,14 @@ def test_kinds_that_were_not_asked_for(kind: bytes) -> None:
         decoder().decode(kind + bytes(40))
 
 
-@pytest.mark.parametrize("kind", [b"Y", b"O", b"M"])
+@pytest.mark.parametrize("kind", [b"Y", b"O"])
 def test_kinds_that_concern_nobody(kind: bytes) -> None:
     assert decoder().decode(kind + bytes(12)) is None
+
+
+@pytest.mark.parametrize("prefix", ["", "zephyr", "other.", "Zephyr.x"])
+def test_logical_messages_of_others(prefix: str) -> None:
+    assert decoder().decode(message(LogicalMessage(prefix, b"zephyr.", 1, True))) is None
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from bridge.change import Begin, Message, Position
+from bridge.change import Begin, LogicalMessage, Message, Position
 from bridge.errors import EventTooLarge, ProtocolError
 from bridge.ledger import Ledger
 from bridge.publish import Publisher
@@ -50,6 +52,7 @@ async def pumped(
     mark_s: float = SELDOM_S,
     wal_lsn: int = 0x100,
     limit: int = 1 << 20,
+    on_message: Callable[[LogicalMessage], None] | None = None,
 ) -> Ledger:
     """Pumps to the end of the frames."""
     publisher = Publisher(broker, state_of(broker), source_of(0x10_000))
@@ -60,6 +63,7 @@ async def pumped(
     ledger = Ledger(0)
     ledger.stored(wal_lsn, 0)
     pump = Pump(frames, make_encoder(limit), publisher, ledger, position, wal_lsn, mark_s)
+    pump.on_message = on_message
     with pytest.raises(SourceEnded):
         await pump.run()
     return ledger
@@ -92,6 +96,17 @@ async def test_a_message_is_held_until_what_follows_is_seen() -> None:
     broker = FakeBroker()
     await pumped(broker, Frames(transaction(0x200, insert("a"), insert("b"), whole=False)))
     assert stored(broker) == ["200/0"]
+
+
+async def test_logical_messages_are_handed_on_and_take_no_index() -> None:
+    broker, heard = FakeBroker(), list[LogicalMessage]()
+    one, two = LogicalMessage("zephyr.a", b"1", 0x1F0, True), LogicalMessage("zephyr.b", b"2", 0x1F8, False)
+    frames = Frames(transaction(0x200, insert("a"), one, insert("b"), two), transaction(0x300, one))
+    await pumped(broker, frames, on_message=heard.append, mark_s=0)
+    assert heard == [one, two, one]
+    assert stored(broker) == ["200/0", "200/1/2"]
+    assert last_mark(broker).wal_lsn == 0x330
+    await pumped(FakeBroker(), Frames(transaction(0x200, one)))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from bridge.change import (
     Begin,
     Commit,
+    LogicalMessage,
     Message,
     Operation,
     Relation,
@@ -73,6 +74,9 @@ def message(of: Message) -> bytes:
     if isinstance(of, Truncate):
         oids = b"".join(unsigned(relation.oid, 4) for relation in of.relations)
         return b"T" + unsigned(len(of.relations), 4) + b"\0" + oids
+    if isinstance(of, LogicalMessage):
+        head = b"M" + bytes((of.transactional,)) + unsigned(of.lsn, 8) + text(of.prefix)
+        return head + unsigned(len(of.content), 4) + of.content
     assert isinstance(of, RowChange)
     oid = unsigned(of.relation.oid, 4)
     kind = b"O" if of.relation.replica_identity == "f" else b"K"
