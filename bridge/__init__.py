@@ -15,7 +15,8 @@ An event's path, one file a station:
 
 Before the first change of an epoch, snapshot.py copies the tables: chunks.py reads them in parts,
 states.py makes them messages, progress.py counts, and reconcile.py ends what is gone; epoch.py begins
-a new epoch in a stream that is there.
+a new epoch in a stream that is there. backfill.py reads rows again while changes stream, and
+watermarks.py says which of them the pump may store.
 
 ``run.py`` opens and closes all of it, term after term. The other half of the path is drawn
 in ``realtime``.

@@ -19,6 +19,7 @@ from bridge.errors import EventRejected, MappingMismatch
 from bridge.ledger import Ledger
 from bridge.pgoutput import Decoder, Keepalive, parse_frame
 from bridge.publish import Publisher
+from bridge.watermarks import Window
 
 _MARK_EVERY_MESSAGES = 1000
 """A tail of at most so many messages is read back when a term begins."""
@@ -67,6 +68,9 @@ class Pump:
         self.on_message: Callable[[LogicalMessage], None] | None = None
         """Told of each logical message of ours, in its place among the changes; must not block."""
 
+        self.window: Window | None = None
+        """Asked at each change and commit: rows of a backfill go between two transactions."""
+
     async def run(self) -> None:
         """Pumps until something breaks; the error says what.
 
@@ -106,8 +110,10 @@ class Pump:
             )
         elif isinstance(message, Commit):
             await self._queue_held(count=self._index)
-            self._begin = None
+            begin, self._begin = self._begin, None
             self._seen_lsn = max(self._seen_lsn, message.end_lsn)
+            if self.window is not None and begin is not None:
+                await self._insert(self.window, self.window.committed(begin))
         elif isinstance(message, LogicalMessage):
             if self.on_message is not None:
                 self.on_message(message)
@@ -117,6 +123,8 @@ class Pump:
     async def _change(self, change: RowChange | Truncate) -> None:
         if self._skips_transaction:
             return
+        if self.window is not None:
+            self.window.change(change)
         for draft in self._encoder.encode(change):
             await self._queue_held(count=0)
             self._held = (draft, self._index)
@@ -167,3 +175,18 @@ class Pump:
         self._heard = False
         # Confirmed is only what a stored mark covers, so that a stream that lost its end shows it.
         self._ledger.stored(self._stored_lsn, time.monotonic())
+
+    async def _insert(self, window: Window, messages: list[Outgoing]) -> None:
+        """Stores what belongs to no transaction, after what was seen."""
+        if not messages:
+            return
+        for message in messages:
+            if self._unit and (
+                len(self._unit) >= self._publisher.unit_messages
+                or self._unit_bytes + len(message.payload) > self._publisher.unit_bytes
+            ):
+                await self._store_unit()
+            self._unit.append(message)
+            self._unit_bytes += len(message.payload)
+        await self._store_unit()
+        window.stored()

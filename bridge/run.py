@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from bridge.backfill import Backfiller
 from bridge.change import Position
 from bridge.encode import Encoder
 from bridge.epoch import start_new_epoch
@@ -158,9 +159,15 @@ class Bridge:
         ledger = Ledger(settings.hold_back_s)
         ledger.stored(wal_lsn, time.monotonic())
         pump = Pump(replication, encoder, publisher, ledger, tail.position, wal_lsn, settings.mark_interval_s)
+        backfiller = Backfiller(
+            settings.postgres_dsn, jetstream, fitted, make_encoder(), source.system_id, state.epoch
+        )
+        pump.window = backfiller.window
+        pump.on_message = backfiller.window.heard
         await replication.start(settings.slot, settings.publication)
         self._streams(Term(settings.slot, settings.stream, state.epoch, publisher.term, tail.position))
-        await _run_together(pump, _confirm(replication, ledger, settings.mark_interval_s, sender_timeout_s))
+        feedback = _confirm(replication, ledger, settings.mark_interval_s, sender_timeout_s)
+        await _run_together(pump.run(), feedback, backfiller.run())
 
     def _lock_wait_s(self, sender_timeout_s: float) -> float:
         # A session of ours that the network cut off keeps the lock until the server gives it up.
@@ -271,13 +278,13 @@ async def _confirm(
         await asyncio.sleep(interval_s)
 
 
-async def _run_together(pump: Pump, feedback: Coroutine[Any, Any, None]) -> None:
-    """Runs both until one of them ends, and ends the other.
+async def _run_together(*works: Coroutine[Any, Any, None]) -> None:
+    """Runs all until one of them ends, and ends the others.
 
     Not a TaskGroup: under Python 3.11 one that failed leaves its parent marked as cancelled,
     and the next term would take that for an order to stop.
     """
-    tasks = [asyncio.ensure_future(pump.run()), asyncio.ensure_future(feedback)]
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

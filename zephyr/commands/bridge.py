@@ -13,6 +13,7 @@ from bridge.epoch import start_new_epoch
 from bridge.mapping import load_mapping
 from bridge.run import Bridge, Term
 from bridge.settings import BridgeSettings, load_settings
+from zephyr.commands.backfill import backfill
 from zephyr.console import CommandError, console, run
 from zephyr.copy_bar import CopyBar
 from zephyr.files import write_json
@@ -20,6 +21,7 @@ from zephyr.logs import configure_logs
 from zephyr.signals import on_stop
 
 app = typer.Typer(no_args_is_help=True, help="Turn Postgres' committed changes into the stream.")
+app.command()(backfill)
 
 NatsUrl = Annotated[str | None, typer.Option(help="NATS server with JetStream.", envvar="ZEPHYR_NATS_URL")]
 PostgresDsn = Annotated[

@@ -109,3 +109,61 @@ class TableProgress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TableProgress: _TypeAlias = TableProgress  # noqa: Y015
+
+@_typing.final
+class BackfillMark(_message.Message):
+    """How far a backfill is, stored at zephyr._mark.{shard}.backfill after each chunk of rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    CHUNK_ROWS_FIELD_NUMBER: _builtins.int
+    MAX_ROWS_PER_S_FIELD_NUMBER: _builtins.int
+    LAST_KEY_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.str
+    """The stream's epoch."""
+    id: _builtins.str
+    """Which backfill: chosen by who asked for it."""
+    table: _builtins.str
+    """schema.table."""
+    condition: _builtins.str
+    """SQL condition on the rows; empty for all of them."""
+    chunk_rows: _builtins.int
+    """How many rows are read at once, at most."""
+    max_rows_per_s: _builtins.int
+    """How fast, at most; 0: as fast as it goes."""
+    last_key: _builtins.str
+    """The key up to which rows are stored; empty before the first."""
+    rows: _builtins.int
+    """Rows that were stored."""
+    done: _builtins.bool
+    """Whether all are."""
+    reply: _builtins.str
+    """Where progress is told: a subject of NATS outside the stream."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.str = ...,
+        id: _builtins.str = ...,
+        table: _builtins.str = ...,
+        condition: _builtins.str = ...,
+        chunk_rows: _builtins.int = ...,
+        max_rows_per_s: _builtins.int = ...,
+        last_key: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        done: _builtins.bool = ...,
+        reply: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_rows", b"chunk_rows", "condition", b"condition", "done", b"done", "epoch", b"epoch", "id", b"id", "last_key", b"last_key", "max_rows_per_s", b"max_rows_per_s", "reply", b"reply", "rows", b"rows", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillMark: _TypeAlias = BackfillMark  # noqa: Y015

@@ -5,7 +5,7 @@ and the server meet nowhere else. Nothing here does I/O. ``docs/stream-format.md
 the same in prose, and a contract test holds both against a stream that the bridge wrote.
 
     zephyr.<shard>.<workspace>.<kind>.<entity id>.<row|event>
-    zephyr._mark.<shard>.<position|owner|snapshot>
+    zephyr._mark.<shard>.<position|owner|snapshot|backfill>
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ NONE = "_"
 MARKS = "_mark"
 OWNER_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.owner"
 POSITION_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.position"
+BACKFILL_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.backfill"
 SNAPSHOT_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
 
 EPOCH_KEY = "zephyr-epoch"
@@ -133,3 +134,8 @@ def state_id(system_id: str, epoch: str, lsn: int, mark: Literal["r", "d"], subj
     """The id of what a snapshot at ``lsn`` says of an entity: that it was read, or that it is gone."""
     place = f"{subject.workspace}.{subject.kind}.{subject.entity}"
     return f"{system_id}.{epoch}.{format_lsn(lsn)}.{mark}.{place}"
+
+
+def backfill_subject(stream: str) -> str:
+    """Where a bridge is asked for a backfill: no subject of the stream."""
+    return f"zephyr_bridge.backfill.{stream}"
