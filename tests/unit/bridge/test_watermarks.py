@@ -10,11 +10,11 @@ from bridge.watermarks import PREFIX, Chunk, Window
 
 NOTES = Relation(7, "public", "notes", "f", (Column("title", 25, -1, True), Column("id", 25, -1, True)))
 USERS = Relation(8, "public", "users", "f", NOTES.columns)
-MARK = Outgoing("mark", {}, b"")
+MARK = Outgoing("mark", "", b"")
 
 
 def outgoing(key: str) -> Outgoing:
-    return Outgoing(key, {}, b"")
+    return Outgoing(key, "", b"")
 
 
 def update(key: str, relation: Relation = NOTES, new: str | None = None) -> RowChange:
