@@ -24,6 +24,8 @@ from bridge.states import StateEncoder
 from protos.events.v1 import stream_format as fmt
 
 _PAGE = 500
+_CREATE_S = 120.0
+"""The broker looks up the last message of each subject first, which takes it a while on a large stream."""
 _ROWS = f"{fmt.ROOT}.{fmt.SHARD}.*.{{kind}}.*.row"
 
 
@@ -81,7 +83,7 @@ class Reconciler:
             num_replicas=1,
             inactive_threshold=60,
         )
-        context = self._jetstream.connection.jetstream(timeout=self._jetstream.timeout_s)
+        context = self._jetstream.connection.jetstream(timeout=_CREATE_S)
         try:
             subscription = await context.pull_subscribe(
                 _ROWS.format(kind=kind), stream=self._jetstream.stream, config=config
