@@ -23,6 +23,7 @@ COPY protos protos
 COPY bridge bridge
 COPY realtime realtime
 COPY zephyr zephyr
+COPY bench bench
 RUN /opt/build/bin/hatchling build -t wheel -d /tmp/dist \
     && /opt/build/bin/pip --python /opt/zephyr/bin/python install --no-deps --no-index /tmp/dist/*.whl
 

@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help .venv demo test check fmt protos lock clean FORCE
+.PHONY: help .venv demo bench test check fmt protos lock clean FORCE
 
 PYTHON ?= python3
 ARGS ?=
@@ -41,6 +41,9 @@ demo: $(STAMP) ## Replay this repository's history through the whole system, and
 test: $(STAMP) ## Run the whole test suite, on real servers (ARGS="-k cursor")
 	@$(RUN) pytest $(ARGS)
 
+bench: $(STAMP) ## Measure the bridge beside its ceiling, on servers of its own (ARGS="--case loaded")
+	@$(RUN) zephyr bench bridge $(ARGS)
+
 check: $(STAMP) ## Check style, types, contracts, generated code and layers
 	@echo 'ruff: style'; $(RUN) ruff check .
 	@echo 'ruff: format'; $(RUN) ruff format --check .
@@ -68,6 +71,6 @@ lock: $(STAMP) ## Pin the dependencies of pyproject.toml anew (ARGS="--upgrade")
 
 clean: ## Remove the environment, caches and what was built
 	rm -rf .venv dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache *.egg-info
-	find protos bridge realtime zephyr tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find protos bridge realtime zephyr bench tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 FORCE:

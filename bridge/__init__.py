@@ -4,13 +4,18 @@ An event's path, one file a station:
 
     Postgres ── WAL of a slot ─▶ slot.py        the session that locks, reads and confirms (postgres.py)
                                    │ frames
-                                 pump.py        one path, one unit in flight
+                                 pump.py        reads and encodes, while earlier messages are on their way
                                    ├─▶ pgoutput.py   bytes → messages (change.py), no I/O
-                                   ├─▶ encode.py     change → subject, headers, protobuf
-                                   │      by mapping.py (what is declared), fit.py and catalog.py
-                                   │      (held against the live schema), values.py (text → field)
+                                   ├─▶ encode.py     change → drafts; plan.py: draft → subject, headers, protobuf
+                                   │      by mapping.py (what is declared), fit.py and catalog.py (held against
+                                   │      the live schema), values.py and fields.py (text → field → bytes)
+                                   │ messages       reject.py: what stands for a row that cannot be one
+                                 outbox.py      what is read and not stored, bounded
+                                   │ units
+                                 sender.py      one unit in flight, marks on their way with it
                                    ├─▶ publish.py    → JetStream: fence, marks, tail
                                    │      over jetstream.py (the API) and ingest.py (runs) into stream.py
+                                   ├─▶ dead_letters.py   bodies of rejected rows
                                    └─▶ ledger.py     what may be confirmed, back to slot.py
 
 Before the first change of an epoch, snapshot.py copies the tables: chunks.py reads them in parts,
@@ -18,6 +23,8 @@ states.py makes them messages, progress.py counts, and reconcile.py ends what is
 a new epoch in a stream that is there. backfill.py reads rows again while changes stream, and
 watermarks.py says which of them the pump may store.
 
-``run.py`` opens and closes all of it, term after term. The other half of the path is drawn
-in ``realtime``.
+``run.py`` opens and closes all of it, term after term. Beside the path: ``feedback.py`` confirms
+on a clock of its own, ``heartbeat.py`` sends a message through the WAL and waits for it,
+``status.py`` answers whoever asks how it is (``survey.py``), ``doctor`` examines what it stands
+on. The other half of the path is drawn in ``realtime``.
 """

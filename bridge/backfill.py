@@ -22,10 +22,11 @@ from psycopg import AsyncConnection, sql
 
 from bridge import chunks
 from bridge.change import Value
-from bridge.encode import Encoder, Outgoing
+from bridge.encode import Encoder
 from bridge.errors import BridgeError, SourceUnfit, Unreachable
 from bridge.fit import FittedMapping, FittedTable
 from bridge.jetstream import JetStream
+from bridge.outgoing import Outgoing
 from bridge.postgres import one_line, parse_lsn, translate
 from bridge.states import StateEncoder
 from bridge.watermarks import PREFIX, Chunk, Window
@@ -128,7 +129,7 @@ class Backfiller:
         except psycopg.Error as exc:
             raise translate(exc) from exc
         try:
-            expected = (await chunks.measure(connection, table)).rows
+            expected = sum(max(0, each.rows) for each in await chunks.measure(connection, table))
             log.info("a backfill begins", table=mark.table, condition=mark.condition, after=mark.last_key)
             began_at, rows_before = time.monotonic(), mark.rows
             await self._say(mark.reply, table=mark.table, rows=mark.rows, expected=expected)
@@ -167,7 +168,7 @@ class Backfiller:
             after.done = is_last
             if rows:
                 after.last_key = str(rows[-1][at])
-            said = Outgoing(fmt.BACKFILL_SUBJECT, {}, after.SerializeToString())
+            said = Outgoing(fmt.BACKFILL_SUBJECT, "", after.SerializeToString())
             outcome = self.window.close_with(Chunk(read, snapshot, said))
             await _emit(connection, f"{window_id}:high")
             if await outcome >= 0:
@@ -191,10 +192,10 @@ class Backfiller:
             # Sent with parameters, so it is one statement whatever it says, and the transaction reads only.
             parts.append(sql.SQL("({})").format(sql.SQL(mark.condition.replace("%", "%%"))))
         query = sql.SQL(
-            "DECLARE zephyr_chunk NO SCROLL CURSOR FOR SELECT {} FROM ONLY {} WHERE {} ORDER BY {} LIMIT %s"
+            "DECLARE zephyr_chunk NO SCROLL CURSOR FOR SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT %s"
         ).format(
             sql.SQL(", ").join(map(sql.Identifier, mapping.used_columns)),
-            sql.Identifier(mapping.schema, mapping.table),
+            await chunks.rows_of(connection, table),
             sql.SQL(" AND ").join(parts),
             key,
         )
@@ -220,7 +221,7 @@ class Backfiller:
     async def _give_up(self, mark: BackfillMark, cause: str) -> None:
         """Tells who asked. The mark of a backfill that cannot go on must not make the next term try."""
         mark.done = True
-        self.window.leave(Outgoing(fmt.BACKFILL_SUBJECT, {}, mark.SerializeToString()))
+        self.window.leave(Outgoing(fmt.BACKFILL_SUBJECT, "", mark.SerializeToString()))
         await self._say(mark.reply, error=cause)
 
     async def _say(self, reply: str, **said: object) -> None:

@@ -89,13 +89,22 @@ class Fenced(BridgeError):
 
 
 class EventRejected(BridgeError):
-    """A row cannot become an event."""
+    """A row cannot become an event. ``reason`` is value, too large, routing, schema or incomplete;
+    ``column`` is the one at fault, where one is."""
 
     exit_code = 7
+    reason = "value"
+
+    def __init__(self, message: str, mend: str = "", *, reason: str = "", column: str = "") -> None:
+        super().__init__(message, mend)
+        self.reason = reason or type(self).reason
+        self.column = column
 
 
 class EventTooLarge(EventRejected):
     """A row's event is over the limit."""
+
+    reason = "too large"
 
 
 class ProtocolError(BridgeError):

@@ -21,13 +21,13 @@ from bridge.catalog import Catalog, LiveColumn, LiveTable, read_catalog
 from bridge.change import Relation
 from bridge.errors import MappingMismatch, Unreachable
 from bridge.mapping import Mapping, TableMapping
+from bridge.old_rows import generated_mismatches, identity_mismatches
+from bridge.pgtype import ENUM, PgType
 
-_IDENTITIES = {"d": "DEFAULT", "n": "NOTHING", "i": "USING INDEX", "f": "FULL"}
 _RELATION_KINDS = {
     "v": "a view",
     "m": "a materialized view",
     "f": "a foreign table",
-    "p": "a partitioned table",
 }
 # Types whose texts are tokens of a subject: the first always, the others row by row.
 ALWAYS_TOKENS = frozenset((values.UUID, values.INT2, values.INT4, values.INT8, values.OID))
@@ -36,12 +36,19 @@ _SOMETIMES_TOKENS = frozenset((values.TEXT, values.VARCHAR, values.BPCHAR, value
 
 @dataclass(frozen=True, slots=True)
 class FittedColumn:
-    """A column as it was at the check: its type as the WAL names it, and its base type."""
+    """A column as it was at the check: its type as the WAL names it, and its base type.
+
+    ``base`` is the base type's structure; without it the type is none that has one."""
 
     name: str
     type_oid: int
     base_oid: int
     type_text: str
+    base: PgType | None = None
+
+    def converter(self, field: FieldDescriptor) -> values.Converter:
+        """What turns the column's texts into values of a field that it was checked to fit."""
+        return values.converter(self.base_oid if self.base is None else self.base, field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +152,14 @@ def _mismatches(mapping: Mapping, catalog: Catalog) -> Iterator[str]:
                 f"{table.name}: there is no such table; run `zephyr migrate` if it is one of Zephyr's, "
                 f"or take it out of {mapping.origin}"
             )
-        elif live.kind != "r" or live.persistence != "p":
-            what = _RELATION_KINDS.get(live.kind, "an unlogged or temporary table")
-            yield f"{table.name}: is {what}, which cannot be mapped; map an ordinary, logged table, or take it out of {mapping.origin}"
+        elif (unfit := _unlogged(live)) is not None:
+            yield f"{table.name}: is {unfit}, which cannot be mapped; map an ordinary, logged table, or take it out of {mapping.origin}"
         else:
             yield from _columns(table, live)
             yield from _routing(table, live)
-            yield from _identity(table, live)
+            yield from _partitions(table, live, catalog)
+            yield from identity_mismatches(table, live)
+            yield from generated_mismatches(table, live, catalog)
             yield from _publication(table, live, catalog)
 
 
@@ -163,15 +171,36 @@ def _columns(table: TableMapping, live: LiveTable) -> Iterator[str]:
         column = live.columns.get(name)
         if column is None:
             continue
-        if column.generated and (live.published is None or name not in live.published):
-            yield f"{table.name}.{name}: generated columns are not published; take it out of the mapping"
         field = table.message.fields_by_name[field_name]
         try:
-            values.converter(column.base_oid, field)
+            values.converter(column.base, field)
         except values.Unconvertible as exc:
+            mend = exc.mend or f"map {exc.accepted} column"
             yield (
-                f"{table.name}.{name}: {column.type_text} cannot become {_field_type(field)} "
-                f"{table.message.name}.{field_name}; map {exc.accepted} column"
+                f"{table.name}.{name}: {column.type_text} cannot become {values.field_type(field)} "
+                f"{table.message.name}.{field_name}{f': {exc.reason}' if exc.reason else ''}; {mend}"
+            )
+
+
+def _unlogged(live: LiveTable) -> str | None:
+    """What a relation is whose changes are not in the WAL as rows; None for one whose are."""
+    if live.kind in ("r", "p") and live.persistence == "p":
+        return None
+    return _RELATION_KINDS.get(live.kind, "an unlogged or temporary table")
+
+
+def _partitions(table: TableMapping, live: LiveTable, catalog: Catalog) -> Iterator[str]:
+    for leaf in live.partitions:
+        unfit = _unlogged(leaf)
+        if unfit is not None:
+            yield (
+                f"{table.name}: its partition {leaf.name} is {unfit}, whose changes are not in the WAL; "
+                f"run: ALTER TABLE {live.sql_name} DETACH PARTITION {leaf.sql_name}"
+            )
+        if leaf.name in catalog.tables:
+            yield (
+                f"{leaf.name}: its rows are sent as those of {table.name}, which it is a partition of; "
+                "take one of the two out of the mapping"
             )
 
 
@@ -196,29 +225,6 @@ def _routing(table: TableMapping, live: LiveTable) -> Iterator[str]:
                 f"{table.name}.{name}: the {role} can be NULL; "
                 f"run: ALTER TABLE {live.sql_name} ALTER COLUMN {column.sql_name} SET NOT NULL"
             )
-
-
-def _identity(table: TableMapping, live: LiveTable) -> Iterator[str]:
-    if live.replica_identity == "f":
-        return
-    needed = {table.key, table.workspace or table.key} & live.columns.keys()
-    missing = sorted(needed - live.identity_columns)
-    large = sorted(
-        name for name in table.used_columns if name in live.columns and live.columns[name].can_toast
-    )
-    if missing or large:
-        lost = " and ".join(
-            part
-            for part in (
-                f"the old {', '.join(missing)}" if missing else "",
-                f"unchanged large values of {', '.join(large)}" if large else "",
-            )
-            if part
-        )
-        yield (
-            f"{table.name}: replica identity is {_IDENTITIES.get(live.replica_identity, '?')}, "
-            f"and the WAL leaves out {lost}; run: ALTER TABLE {live.sql_name} REPLICA IDENTITY FULL"
-        )
 
 
 def _publication(table: TableMapping, live: LiveTable, catalog: Catalog) -> Iterator[str]:
@@ -249,31 +255,10 @@ def can_be_token(column: LiveColumn) -> bool:
     return (
         column.base_oid in ALWAYS_TOKENS
         or column.base_oid in _SOMETIMES_TOKENS
-        or column.base_kind == "e"
-        or column.base_name == "citext"
+        or column.base.kind == ENUM
+        or column.base.name.rpartition(".")[2] == "citext"
     )
 
 
 def _fitted_column(column: LiveColumn) -> FittedColumn:
-    return FittedColumn(column.name, column.type_oid, column.base_oid, column.type_text)
-
-
-def _field_type(field: FieldDescriptor) -> str:
-    message = field.message_type
-    if message is not None and message.GetOptions().map_entry:
-        key, value = (_field_type(message.fields_by_name[part]) for part in ("key", "value"))
-        return f"map<{key}, {value}>"
-    if message is not None:
-        name = message.full_name
-    elif field.enum_type is not None:
-        name = field.enum_type.full_name
-    else:
-        name = _TYPE_NAMES[field.type]
-    return f"repeated {name}" if field.is_repeated else name
-
-
-_TYPE_NAMES = {
-    number: name.removeprefix("TYPE_").lower()
-    for name, number in vars(FieldDescriptor).items()
-    if name.startswith("TYPE_")
-}
+    return FittedColumn(column.name, column.type_oid, column.base_oid, column.type_text, column.base)

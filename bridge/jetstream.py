@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,11 +39,16 @@ class JetStreamError(BridgeError):
 
 
 class Outbound(NamedTuple):
-    """A message on its way into the stream."""
+    """A message on its way into the stream. ``head`` has its headers, ``Name: value`` and CRLF each."""
 
     subject: str
     payload: bytes
-    headers: dict[str, str]
+    head: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by name."""
+        return parse_headers(b"\r\n" + self.head.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class JetStream:
         """
         sequence = 0
         for message in messages:
-            sequence = await self.publish(*message)
+            sequence = await self.publish(message.subject, message.payload, message.headers)
         return sequence
 
     async def get(self, query: dict[str, Any]) -> StoredMessage | None:
@@ -145,8 +150,12 @@ class JetStream:
         return bytes(message.data)
 
 
-async def connect_nats(url: str, timeout_s: float) -> NatsClient:
+async def connect_nats(
+    url: str, timeout_s: float, on_closed: Callable[[], Awaitable[None]] | None = None
+) -> NatsClient:
     """Connects for one term: a connection that breaks is not mended, it ends the term.
+
+    ``on_closed`` is called when it broke or was closed.
 
     Raises:
         Unreachable: nobody answers, or the connection was refused.
@@ -158,7 +167,7 @@ async def connect_nats(url: str, timeout_s: float) -> NatsClient:
         causes[:] = [error]
 
     try:
-        return await nats.connect(
+        connection = await nats.connect(
             url,
             name="zephyr-bridge",
             allow_reconnect=False,
@@ -167,6 +176,7 @@ async def connect_nats(url: str, timeout_s: float) -> NatsClient:
             max_reconnect_attempts=1,
             reconnect_time_wait=_RETRY_AFTER_S,
             error_cb=note,
+            closed_cb=on_closed,
             ping_interval=10,
             max_outstanding_pings=2,
         )
@@ -176,6 +186,12 @@ async def connect_nats(url: str, timeout_s: float) -> NatsClient:
             f"NATS cannot be reached at {url.rsplit('@', 1)[-1]}: {cause or type(cause).__name__}",
             "start it, or correct ZEPHYR_NATS_URL",
         ) from exc
+    try:
+        _raise_if_cancelled()
+    except asyncio.CancelledError:
+        await connection.close()
+        raise
+    return connection
 
 
 def _raise_if_cancelled() -> None:

@@ -55,5 +55,9 @@ class Ledger:
         """How many bytes of WAL are stored and not yet confirmed; 0 before the first confirmation."""
         return self._held[-1][1] - self._confirmed if self._held and self._confirmed else 0
 
+    def held_for_s(self, now_s: float) -> float:
+        """For how long the oldest of them has been held; 0 when none is."""
+        return max(0.0, now_s - self._held[0][0]) if self._held else 0.0
+
     def __len__(self) -> int:
         return len(self._held)

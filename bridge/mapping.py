@@ -205,6 +205,12 @@ class _Reader:
             if field in by_field:
                 raise self._error(f"{at}.{column}", f'"{field}" is filled from {by_field[field]} already')
             by_field[field] = column
+            rivals = rivals_of(message.fields_by_name[field]) & by_field.keys()
+            if rivals:
+                raise self._error(
+                    f"{at}.{column}",
+                    f'"{field}" and "{rivals.pop()}" are of one oneof: a row would lose one of them',
+                )
         return tuple(given.items())
 
     def _text(self, given: dict[str, Any], key: str, at: str) -> str:
@@ -220,6 +226,12 @@ class _Reader:
 
     def _error(self, key: str, complaint: str) -> SettingInvalid:
         return SettingInvalid(f"{self._origin}: {key}: {complaint}", MEND)
+
+
+def rivals_of(field: FieldDescriptor) -> set[str]:
+    """The other fields of its oneof: of all of them a message has at most one."""
+    oneof = field.containing_oneof
+    return {other.name for other in oneof.fields} - {field.name} if oneof is not None else set()
 
 
 def _envelope_field(message: Descriptor) -> str:

@@ -16,10 +16,21 @@ from bridge.errors import EpochLost, SourceUnfit, Unreachable
 _PUBLISHED = """
 SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %(publication)s
 """
+# The last column is there from Postgres 18 on.
 _OPTIONS = """
-SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot
-FROM pg_publication WHERE pubname = %(publication)s
+SELECT p.puballtables, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot,
+    coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's'
+FROM pg_publication p WHERE p.pubname = %(publication)s
 """
+# Whether the tables have generated columns that can be published. With REPLICA IDENTITY FULL all
+# of them must be, mapped or not: else Postgres refuses each update and delete of the tables.
+_GENERATED = """
+SELECT current_setting('server_version_num')::int >= 180000 AND EXISTS (
+    SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname || '.' || c.relname = ANY (%(tables)s) AND a.attgenerated = 's' AND NOT a.attisdropped)
+"""
+_VIA_ROOT = "publish_via_partition_root = true"
+_WITH_GENERATED = "publish_generated_columns = stored"
 
 
 async def ensure_publication(
@@ -36,10 +47,13 @@ async def ensure_publication(
         Unreachable: Postgres went away.
     """
     wanted = sorted(tables)
+    generated = False
     name = sql.Identifier(publication)
     listed = sql.SQL(", ").join(sql.Identifier(*table.split(".", 1)) for table in wanted)
     try:
         found = await (await connection.execute(_OPTIONS, {"publication": publication})).fetchone()
+        row = await (await connection.execute(_GENERATED, {"tables": wanted})).fetchone()
+        generated = row is not None and bool(row[0])
         if found is None:
             if not create:
                 raise EpochLost(
@@ -47,17 +61,21 @@ async def ensure_publication(
                     "run: zephyr bridge new-epoch",
                 )
             await connection.execute(
-                sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)").format(
-                    name, listed
+                sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH ({})").format(
+                    name, listed, sql.SQL(f"{_VIA_ROOT}, {_WITH_GENERATED}" if generated else _VIA_ROOT)
                 )
             )
             return
-        all_tables, all_operations, via_root = found
+        all_tables, all_operations, via_root, with_generated = found
         if not all_operations or not via_root:
             raise SourceUnfit(
                 f"the publication {publication!r} does not publish every operation via the partition root",
                 f"run: ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete, truncate',"
                 " publish_via_partition_root = true)",
+            )
+        if generated and not with_generated:
+            await connection.execute(
+                sql.SQL("ALTER PUBLICATION {} SET ({})").format(name, sql.SQL(_WITH_GENERATED))
             )
         cursor = await connection.execute(_PUBLISHED, {"publication": publication})
         published = {str(row[0]) for row in await cursor.fetchall()}
@@ -67,7 +85,7 @@ async def ensure_publication(
         raise SourceUnfit(
             f"the role may not change the publication {publication!r}: {exc}",
             f"as an owner of the tables run: CREATE PUBLICATION {publication} FOR TABLE {', '.join(wanted)}"
-            " WITH (publish_via_partition_root = true)",
+            f" WITH ({_VIA_ROOT}{f', {_WITH_GENERATED}' if generated else ''})",
         ) from exc
     except psycopg.OperationalError as exc:
         raise Unreachable(f"Postgres went away: {' '.join(str(exc).split())}") from exc

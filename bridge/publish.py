@@ -20,9 +20,9 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 
 from bridge.change import Position
-from bridge.encode import Outgoing
 from bridge.errors import EpochLost, Fenced, HistoryGone, StreamUnfit, Unreachable
 from bridge.jetstream import FENCED, JetStream, JetStreamError, Outbound, StoredMessage
+from bridge.outgoing import Outgoing, head_of
 from bridge.postgres import Source
 from bridge.stream import StreamState
 from protos.events.v1 import stream_format as fmt
@@ -33,8 +33,8 @@ MarkT = TypeVar("MarkT", OwnerMark, PositionMark)
 OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 """This process, in owner marks."""
 
-_UNIT_MESSAGES = 500
-_UNIT_BYTES = 1024 * 1024
+_UNIT_MESSAGES = 1000
+_UNIT_BYTES = 2 * 1024 * 1024
 _EVENTS = f"{fmt.ROOT}.{fmt.SHARD}.>"
 _OVERHEAD_BYTES = 512
 """What the broker counts for a message beside its payload, at most, when limits are shared out."""
@@ -55,7 +55,7 @@ class Publisher:
         self._jetstream = jetstream
         self._state = state
         self._source = source
-        self._fence: dict[str, str] = {}
+        self._fence = ""
         self._owner_sequence = 0
         self._position_sequence = 0
         self._marked_at = 0.0
@@ -90,8 +90,8 @@ class Publisher:
         """
         mark = PositionMark(epoch=self._state.epoch, system_id=self._source.system_id, complete=True)
         mark.timeline = self._source.timeline
-        headers = {"Nats-Expected-Last-Sequence": "0"}
-        await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), headers)])
+        head = head_of({"Nats-Expected-Last-Sequence": "0"})
+        await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), head)])
 
     async def read_mark(self) -> PositionMark:
         """The last position mark.
@@ -130,16 +130,22 @@ class Publisher:
                 position = Position(commit.lsn, commit.index, commit.count > 0)
         return Tail(position, mark)
 
-    async def publish(self, messages: Sequence[Outgoing]) -> int:
-        """Stores events in order, as one unit; gives the sequence of the last.
+    async def publish(self, messages: Sequence[Outgoing], mark: PositionMark | None = None) -> int:
+        """Stores events in order, as one unit, and after them a position mark that covers them.
+
+        Gives the sequence of the last message.
 
         Raises:
             Fenced: another bridge owns the stream. Nothing was stored.
             Unreachable: no answer, so this term is over. Any number of them may be stored, in order.
         """
-        return await self._store(
-            [Outbound(each.subject, each.payload, each.headers | self._fence) for each in messages]
-        )
+        outbound = [Outbound(each.subject, each.payload, each.head + self._fence) for each in messages]
+        if mark is None:
+            return await self._store(outbound)
+        outbound.append(Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence))
+        sequence = await self._store(outbound)
+        self._marked_at_sequence(sequence)
+        return sequence
 
     @property
     def unit_messages(self) -> int:
@@ -155,7 +161,13 @@ class Publisher:
 
     async def mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> None:
         """Stores a position mark: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
-        mark = PositionMark(
+        mark = self.position_mark(position, wal_lsn, wal_time_us)
+        sequence = await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence)])
+        self._marked_at_sequence(sequence)
+
+    def position_mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> PositionMark:
+        """The mark that says: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
+        return PositionMark(
             epoch=self._state.epoch,
             system_id=self._source.system_id,
             timeline=self._source.timeline,
@@ -166,7 +178,8 @@ class Publisher:
             wal_lsn=wal_lsn,
             wal_time=wal_time_us,
         )
-        sequence = await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence)])
+
+    def _marked_at_sequence(self, sequence: int) -> None:
         self._position_sequence = sequence
         self._marked_at = time.monotonic()
         self._bytes_since_mark = 0
@@ -222,12 +235,12 @@ class Publisher:
         mark = OwnerMark(
             epoch=self._state.epoch, term=self.term, owner=OWNER, started_at=time.time_ns() // 1000
         )
-        headers = {fmt.FENCE_SEQUENCE: str(expected)}
-        sequence = await self._store([Outbound(fmt.OWNER_SUBJECT, mark.SerializeToString(), headers)])
+        head = head_of({fmt.FENCE_SEQUENCE: str(expected)})
+        sequence = await self._store([Outbound(fmt.OWNER_SUBJECT, mark.SerializeToString(), head)])
         self._owner_sequence = sequence
         self._owner_at = time.monotonic()
         self._bytes_since_owner = 0
-        self._fence = {fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT}
+        self._fence = head_of({fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT})
 
     async def _store(self, messages: Sequence[Outbound]) -> int:
         try:

@@ -16,10 +16,11 @@ import psycopg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from psycopg import AsyncConnection, sql
 
-from bridge.encode import Outgoing
+from bridge.chunks import rows_of
 from bridge.errors import Unreachable
 from bridge.fit import FittedMapping, FittedTable
 from bridge.jetstream import JetStream
+from bridge.outgoing import Outgoing
 from bridge.states import StateEncoder
 from protos.events.v1 import stream_format as fmt
 
@@ -118,8 +119,8 @@ class Reconciler:
         workspace = (
             sql.Identifier(mapping.workspace) if mapping.workspace is not None else sql.Literal(fmt.NONE)
         )
-        select = sql.SQL("SELECT {}::text, {}::text FROM ONLY {} WHERE ").format(
-            key, workspace, sql.Identifier(mapping.schema, mapping.table)
+        select = sql.SQL("SELECT {}::text, {}::text FROM {} WHERE ").format(
+            key, workspace, await rows_of(self._connection, table)
         )
         typed = sql.SQL("{} = ANY (%s::text[]::{}[])").format(
             key,

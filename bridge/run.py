@@ -9,6 +9,8 @@ opened is closed in the reverse order.
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -20,11 +22,14 @@ import psycopg
 import structlog
 
 from bridge.backfill import Backfiller
-from bridge.change import Position
+from bridge.change import LogicalMessage, Position
+from bridge.dead_letters import DeadLetters
 from bridge.encode import Encoder
 from bridge.epoch import start_new_epoch
-from bridge.errors import BridgeError, EpochLost, HistoryGone, Unreachable
+from bridge.errors import BridgeError, EpochLost, Fenced, HistoryGone, SlotBusy, Unreachable
+from bridge.feedback import Feedback
 from bridge.fit import FittedMapping, check_fit
+from bridge.heartbeat import Heartbeat
 from bridge.ingest import FastIngest
 from bridge.jetstream import JetStream, connect_nats
 from bridge.ledger import Ledger
@@ -37,8 +42,10 @@ from bridge.pump import Pump
 from bridge.settings import BridgeSettings
 from bridge.slot import ReplicationConnection, open_replication
 from bridge.snapshot import Snapshot
+from bridge.status import Status, answer_status
 from bridge.stream import StreamState, create_stream, fit_stream, new_epoch, read_stream
 from protos.events.v1.mark_pb2 import PositionMark
+from protos.events.v1.rejected_pb2 import DeadLetter
 
 log = structlog.get_logger("bridge")
 
@@ -83,6 +90,8 @@ class Bridge:
         # Both servers were there and fit: a copy that takes hours goes on as a stream does.
         self._has_copied = False
         self._pause_s = _PAUSE_MIN_S
+        self._heartbeat = Heartbeat(settings)
+        self._status = Status(settings, self._heartbeat)
 
     async def run(self) -> None:
         """Runs terms for ever. Until the first one copies or streams, an unreachable server is an error.
@@ -90,6 +99,11 @@ class Bridge:
         Raises:
             BridgeError: what cannot be mended by trying again.
         """
+        await _run_together(
+            self._run_terms(), self._heartbeat.run(), answer_status(self._settings, self._status)
+        )
+
+    async def _run_terms(self) -> None:
         while True:
             try:
                 if self._renews:
@@ -104,9 +118,10 @@ class Bridge:
                 self._has_renewed = self._renews = True
                 log.warning("the epoch is lost, beginning a new one", cause=exc.message)
                 continue
-            except Unreachable as exc:
-                if not self._has_streamed and not self._has_copied:
+            except (Unreachable, SlotBusy, Fenced) as exc:
+                if not self._goes_on_after(exc):
                     raise
+                self._status.ended(exc)
                 log.warning(
                     "term ended, beginning another", cause=exc.message, pause_s=round(self._pause_s, 2)
                 )
@@ -115,12 +130,25 @@ class Bridge:
             await asyncio.sleep(self._pause_s * random.uniform(0.5, 1))
             self._pause_s = min(self._pause_s * 2, _PAUSE_MAX_S)
 
+    def _goes_on_after(self, exc: BridgeError) -> bool:
+        if isinstance(exc, Unreachable):
+            return self._has_streamed or self._has_copied or self._status.stood_by
+        # The other one leads: to a standby that is no error. It waits again. See docs/decisions/007.
+        return self._settings.standby
+
+    def _stand_by(self) -> None:
+        if self._settings.standby:
+            log.info("standing by: another bridge leads", slot=self._settings.slot)
+            self._heartbeat.stand_back()
+            self._status.stands_by()
+
     async def _run_term(self, stack: AsyncExitStack) -> None:
         settings = self._settings
         replication = await open_replication(settings.postgres_dsn)
         stack.push_async_callback(replication.close)
         sender_timeout_s = await replication.sender_timeout_s()
-        await replication.lock(settings.slot, self._lock_wait_s(sender_timeout_s))
+        await replication.lock(settings.slot, self._lock_wait_s(sender_timeout_s), self._stand_by)
+        self._status.opens(replication.backend_pid)
         source = await replication.identify()
         slot = await replication.slot_state(settings.slot)
         fitted = await self._prepare_source(slot)
@@ -162,18 +190,35 @@ class Bridge:
         encoder = make_encoder()
         ledger = Ledger(settings.hold_back_s)
         ledger.stored(wal_lsn, time.monotonic())
-        pump = Pump(replication, encoder, publisher, ledger, tail.position, wal_lsn, settings.mark_interval_s)
+        pump = Pump(
+            replication,
+            encoder,
+            publisher,
+            ledger,
+            tail.position,
+            wal_lsn,
+            settings.mark_interval_s,
+            self._letters_of(jetstream, state.epoch),
+        )
         backfiller = Backfiller(
             settings.postgres_dsn, jetstream, fitted, make_encoder(), source.system_id, state.epoch
         )
         pump.window = backfiller.window
-        pump.on_message = backfiller.window.heard
+
+        def heard(message: LogicalMessage) -> None:
+            self._heartbeat.heard(message)
+            backfiller.window.heard(message)
+
+        pump.on_message = heard
+        feedback = Feedback(replication, ledger, settings.mark_interval_s, sender_timeout_s)
         await replication.start(settings.slot, settings.publication)
+        self._status.streams(state.epoch, publisher.term, pump, ledger, feedback)
         self._streams(Term(settings.slot, settings.stream, state.epoch, publisher.term, tail.position))
-        feedback = _confirm(replication, ledger, settings.mark_interval_s, sender_timeout_s)
-        await _run_together(pump.run(), feedback, backfiller.run())
+        await _run_together(pump.run(), feedback.run(), backfiller.run())
 
     def _lock_wait_s(self, sender_timeout_s: float) -> float:
+        if self._settings.standby:
+            return math.inf
         # A session of ours that the network cut off keeps the lock until the server gives it up.
         wait_s = self._settings.lock_wait_s
         return max(wait_s, sender_timeout_s + 5) if self._has_streamed else wait_s
@@ -253,6 +298,12 @@ class Bridge:
         await publisher.mark(tail.position or Position(0, 0), wal_lsn, tail.mark.wal_time)
         return wal_lsn
 
+    def _letters_of(self, jetstream: JetStream, epoch: str) -> Callable[[DeadLetter], Awaitable[None]] | None:
+        if self._settings.on_poison == "stop":
+            return None
+        letters = DeadLetters(jetstream, self._settings.stream, self._settings.stream_replicas)
+        return functools.partial(letters.store, epoch)
+
     def _event_limit(self, max_payload: int) -> int:
         limit = min(self._settings.max_event_bytes, max_payload - _HEADER_ROOM_BYTES)
         if limit < self._settings.max_event_bytes and not self._has_streamed:
@@ -267,28 +318,18 @@ class Bridge:
         self._has_streamed = True
         self._has_renewed = False
         self._pause_s = _PAUSE_MIN_S
+        self._heartbeat.lead()
         log.info("streaming", slot=term.slot, stream=term.stream, epoch=term.epoch, term=term.term)
         self._on_term(term)
 
 
-async def _confirm(
-    replication: ReplicationConnection, ledger: Ledger, interval_s: float, sender_timeout_s: float
-) -> None:
-    """Feedback on its own clock: the server must hear from us whatever the publisher waits for."""
-    if sender_timeout_s:
-        interval_s = min(interval_s, sender_timeout_s / 3)
-    while True:
-        await replication.confirm(ledger.confirmable(time.monotonic()), reply_requested=True)
-        await asyncio.sleep(interval_s)
-
-
-async def _run_together(*works: Coroutine[Any, Any, None]) -> None:
+async def _run_together(*parts: Coroutine[Any, Any, None]) -> None:
     """Runs all until one of them ends, and ends the others.
 
     Not a TaskGroup: under Python 3.11 one that failed leaves its parent marked as cancelled,
     and the next term would take that for an order to stop.
     """
-    tasks = [asyncio.ensure_future(work) for work in works]
+    tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -69,6 +69,17 @@ class BridgeSettings(BaseSettings):
     publish_timeout_s: Annotated[
         float, Field(gt=0, le=600, validation_alias=_env("ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S"))
     ] = 5
+    on_poison: Annotated[
+        Literal["dead-letter", "stop"], Field(validation_alias=_env("ZEPHYR_BRIDGE_ON_POISON"))
+    ] = "dead-letter"
+
+    heartbeat_s: Annotated[
+        float, Field(ge=0, le=3600, validation_alias=_env("ZEPHYR_BRIDGE_HEARTBEAT_S"))
+    ] = 10
+    held_wal_warn_bytes: Annotated[
+        int | None, Field(ge=0, validation_alias=_env("ZEPHYR_BRIDGE_HELD_WAL_WARN_BYTES"))
+    ] = None
+    standby: Annotated[bool, Field(validation_alias=_env("ZEPHYR_BRIDGE_STANDBY"))] = False
 
     @field_validator("slot", "publication")
     @classmethod

@@ -22,6 +22,9 @@ from bridge.postgres import SlotState, Source, mend_of, one_line, parse_lsn, tra
 _READ_BATCH = 512
 """Frames handed over at once, at most: what bounds the memory between reads."""
 
+_LOCK_POLL_S = 0.25
+_LOCK_ANSWER_S = 10.0
+
 _OBJECT_IN_USE = "55006"
 _OPERATOR_INTERVENTION = "57"
 # OperationalErrors to psycopg, and yet no trouble of the connection: trying again cannot help.
@@ -47,6 +50,11 @@ class ReplicationConnection:
         self._write_lock = asyncio.Lock()
         self._ended: str | None = None
 
+    @property
+    def backend_pid(self) -> int:
+        """The server's process for this session."""
+        return int(self._pgconn.backend_pid)
+
     async def identify(self) -> Source:
         """IDENTIFY_SYSTEM."""
         row = (await self._rows("IDENTIFY_SYSTEM"))[0]
@@ -57,21 +65,34 @@ class ReplicationConnection:
         query = "SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'"
         return float(str((await self._rows(query))[0][0])) / 1000
 
-    async def lock(self, slot: str, wait_s: float) -> None:
-        """Takes the lock of a slot.
+    async def lock(self, slot: str, wait_s: float, on_busy: Callable[[], None] = lambda: None) -> None:
+        """Takes the lock of a slot; ``on_busy`` is called once, if it must wait. ``wait_s`` may be infinite.
 
         Raises:
             SlotBusy: another session holds it, still after ``wait_s`` seconds.
+            Unreachable: the server went away meanwhile, or gives no answer.
         """
         query = f"SELECT pg_try_advisory_lock(hashtextextended('zephyr.bridge.{slot}', 0))"
         deadline = time.monotonic() + wait_s
-        while str((await self._rows(query))[0][0]) not in ("t", "True"):
+        says_busy = True
+        while not await self._try_lock(query):
+            if says_busy:
+                says_busy = False
+                on_busy()
             if time.monotonic() >= deadline:
                 raise SlotBusy(
                     f"another bridge holds the slot {slot!r}",
                     "stop the other bridge, or give this one its own ZEPHYR_SLOT and ZEPHYR_STREAM",
                 )
-            await asyncio.sleep(min(0.25, wait_s))
+            await asyncio.sleep(min(_LOCK_POLL_S, wait_s))
+
+    async def _try_lock(self, query: str) -> bool:
+        try:
+            async with asyncio.timeout(_LOCK_ANSWER_S):
+                return str((await self._rows(query))[0][0]) in ("t", "True")
+        except TimeoutError as exc:
+            # Whoever waits without end must notice that the server is not there any more.
+            raise Unreachable(f"Postgres gave no answer within {_LOCK_ANSWER_S:g} s") from exc
 
     async def slot_state(self, slot: str) -> SlotState | None:
         """The slot, or None when there is none.
@@ -270,6 +291,8 @@ async def open_replication(dsn: str) -> ReplicationConnection:
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
+            # What we send and nobody acknowledges, as when the host is cut off: milliseconds.
+            tcp_user_timeout=30_000,
         )
     except psycopg.Error as exc:
         raise translate(exc) from exc

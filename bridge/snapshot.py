@@ -29,9 +29,10 @@ from psycopg import AsyncConnection
 from bridge import chunks
 from bridge.change import Position
 from bridge.chunks import CopiedTable, Part
-from bridge.encode import Encoder, Outgoing
+from bridge.encode import Encoder
 from bridge.fit import FittedMapping
 from bridge.jetstream import JetStream
+from bridge.outgoing import Outgoing
 from bridge.postgres import Source
 from bridge.progress import CopyLedger, CopyProgress
 from bridge.publish import Publisher
@@ -111,7 +112,7 @@ class Snapshot:
             await chunks.enter_snapshot(reader, snapshot)
 
         xmin, now_us = await chunks.snapshot_xmin(readers[0])
-        measured = [await chunks.measure(readers[0], table) for table in tables]
+        measured = [each for table in tables for each in await chunks.measure(readers[0], table)]
         earlier = await self._begin(lsn, measured)
         ledger = CopyLedger(self._mark, xmin, measured, earlier, self._report)
         states = StateEncoder(self._encoder, self._source.system_id, self._state.epoch, lsn, now_us)
@@ -260,7 +261,7 @@ class Snapshot:
 
     async def _store_mark(self) -> None:
         self._marked_rows = int(self._mark.rows)
-        await self._publisher.publish([Outgoing(fmt.SNAPSHOT_SUBJECT, {}, self._mark.SerializeToString())])
+        await self._publisher.publish([Outgoing(fmt.SNAPSHOT_SUBJECT, "", self._mark.SerializeToString())])
 
 
 def _plan(tables: Sequence[CopiedTable], earlier: dict[str, TableProgress]) -> deque[Part]:

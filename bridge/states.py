@@ -7,8 +7,9 @@ checkpoint. Its id names the snapshot and the entity, so that each attempt says 
 from __future__ import annotations
 
 from bridge.change import Begin, Operation, Relation, RowChange, Value
-from bridge.encode import Encoder, Outgoing
+from bridge.encode import Encoder
 from bridge.jetstream import StoredMessage
+from bridge.outgoing import Outgoing, head_of
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 
@@ -51,4 +52,4 @@ class StateEncoder:
         kept = {fmt.ID: event.id, fmt.VERB: verb}
         if fmt.SCHEMA in headers:
             kept[fmt.SCHEMA] = headers[fmt.SCHEMA]
-        return Outgoing(subject, kept, event.SerializeToString())
+        return Outgoing(subject, head_of(kept), event.SerializeToString())

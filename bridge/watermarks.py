@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from bridge.change import Begin, LogicalMessage, RowChange, Truncate
-from bridge.encode import Outgoing
+from bridge.outgoing import Outgoing
 
 PREFIX = "zephyr.watermark"
 _XIDS_KEPT = 4096

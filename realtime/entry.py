@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.stream_pb2 import Events, StreamedEvent
+from protos.wire import delimited, varint_field
 from realtime.cursor import Cursor
-from realtime.wire import delimited, varint_field
 
 FOREIGN = "foreign"
 

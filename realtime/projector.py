@@ -115,6 +115,10 @@ class Projector:
                 states = {known: write for known, write in states.items() if known[0] != subject.kind}
             elif entry.verb == fmt.DELETED:
                 states[key] = Put(*key, cursor, None)
+            elif entry.verb == fmt.REJECTED:
+                # What the row is now is not in the stream: reads ask Postgres.
+                if subject.entity != fmt.NONE:
+                    states[key] = Forget(*key, cursor)
             elif entry.verb in fmt.STATES:
                 model = self._model(subject, entry)
                 states[key] = Forget(*key, cursor) if model is None else Put(*key, cursor, model)

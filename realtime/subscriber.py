@@ -23,11 +23,11 @@ from protos.events.v1.stream_pb2 import (
     Reset,
     SubscribeResponse,
 )
+from protos.wire import delimited_header, varint_field
 from realtime.entry import Entry
 from realtime.filters import Filter
 from realtime.history import Item
 from realtime.point import ORIGIN, Point
-from realtime.wire import delimited_header, varint_field
 
 Control = Ready | CaughtUp | FellBehind | Progress | Reset | Closed
 

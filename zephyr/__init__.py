@@ -1,6 +1,6 @@
 """The front door: the ``zephyr`` command line, the embedded stack, migrations and the demo.
 
-It may import ``bridge`` and ``realtime``; nothing imports it.
+It may import ``bridge`` and ``realtime``; nothing but the harness in ``bench`` imports it.
 """
 
 import os

@@ -14,8 +14,9 @@ from typing import Annotated
 
 import typer
 
-from zephyr.commands import bridge
+from zephyr.commands import bench, bridge
 from zephyr.commands.demo import demo
+from zephyr.commands.doctor import doctor
 from zephyr.commands.down import down
 from zephyr.commands.health import health
 from zephyr.commands.migrate import migrate
@@ -56,6 +57,8 @@ app.command()(migrate)
 app.command()(tail)
 app.command()(demo)
 app.command()(health)
+app.add_typer(bench.app, name="bench")
+app.command()(doctor)
 
 
 def main() -> None:

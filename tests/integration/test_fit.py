@@ -150,7 +150,6 @@ async def test_names_that_need_quotes_get_them(connection: Connection, tmp_path:
     [
         ("CREATE VIEW things AS SELECT * FROM notes", "is a view"),
         ("CREATE UNLOGGED TABLE things (LIKE notes INCLUDING ALL)", "is an unlogged or temporary table"),
-        ("CREATE TABLE things (LIKE notes) PARTITION BY HASH (id)", "is a partitioned table"),
     ],
 )
 async def test_what_cannot_be_mapped(

@@ -11,9 +11,9 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from protos.events.v1 import stream_pb2 as pb
+from protos.wire import delimited
 from realtime.client import Client
 from realtime.status import from_error
-from realtime.wire import delimited
 from tests.fixtures.eventually import eventually
 from tests.fixtures.raw_stream import earliest, raw_stream
 from tests.fixtures.realtime_server import ServerProcess, health_stub

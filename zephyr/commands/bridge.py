@@ -13,7 +13,9 @@ from bridge.epoch import start_new_epoch
 from bridge.mapping import load_mapping
 from bridge.run import Bridge, Term
 from bridge.settings import BridgeSettings, load_settings
+from zephyr.commands import dead_letters
 from zephyr.commands.backfill import backfill
+from zephyr.commands.bridge_status import show_status, watch_status
 from zephyr.console import CommandError, console, run
 from zephyr.copy_bar import CopyBar
 from zephyr.files import write_json
@@ -21,6 +23,7 @@ from zephyr.logs import configure_logs
 from zephyr.signals import on_stop
 
 app = typer.Typer(no_args_is_help=True, help="Turn Postgres' committed changes into the stream.")
+app.add_typer(dead_letters.app, name="deadletters")
 app.command()(backfill)
 
 NatsUrl = Annotated[str | None, typer.Option(help="NATS server with JetStream.", envvar="ZEPHYR_NATS_URL")]
@@ -43,6 +46,15 @@ def run_bridge(
     ready_file: Annotated[
         Path | None, typer.Option(help="Write slot, term and process id to this file while changes stream.")
     ] = None,
+    standby: Annotated[
+        bool | None,
+        typer.Option(
+            "--standby/--no-standby",
+            help="While another bridge leads, wait and take over from it, instead of ending with code 5.",
+            envvar="ZEPHYR_BRIDGE_STANDBY",
+            show_default="--no-standby",
+        ),
+    ] = None,
 ) -> None:
     """Stream changes until SIGTERM. Goes on by itself when Postgres or NATS went away and came back.
 
@@ -50,7 +62,7 @@ def run_bridge(
     (ZEPHYR_SNAPSHOT=never leaves that out).
     """
     configure_logs()
-    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping)
+    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping, standby=standby)
     run(_run(settings, ready_file))
 
 
@@ -74,6 +86,26 @@ def new_epoch(
         raise CommandError("nothing was changed", exit_code=1)
     run(start_new_epoch(settings))
     console.print("the next [bold]zephyr bridge run[/bold] begins the new epoch with a copy of the tables")
+
+
+@app.command("status")
+def status(
+    nats_url: NatsUrl = None,
+    postgres_dsn: PostgresDsn = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all of it to this file as well.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, once a second, until Ctrl-C.")] = False,
+) -> None:
+    """Say who leads, how far it lags, what is in flight and what is held back.
+
+    Exits with 0 when a bridge leads and streams, 1 when none does, 3 when a server cannot be reached.
+    """
+    settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn)
+    if watch:
+        run(watch_status(settings, json_file))
+    elif (code := run(show_status(settings, json_file))) != 0:
+        raise typer.Exit(code)
 
 
 async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:

@@ -23,21 +23,22 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
+from protos.events.v1 import rejected_pb2 as protos_dot_events_dot_v1_dot_rejected__pb2
 from protos.models.v1 import membership_pb2 as protos_dot_models_dot_v1_dot_membership__pb2
 from protos.models.v1 import note_pb2 as protos_dot_models_dot_v1_dot_note__pb2
 from protos.models.v1 import user_pb2 as protos_dot_models_dot_v1_dot_user__pb2
 from protos.models.v1 import workspace_pb2 as protos_dot_models_dot_v1_dot_workspace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/events/v1/event.proto\x12\x10zephyr.events.v1\x1a\x19google/protobuf/any.proto\x1a!protos/models/v1/membership.proto\x1a\x1bprotos/models/v1/note.proto\x1a\x1bprotos/models/v1/user.proto\x1a protos/models/v1/workspace.proto\"\xd7\x03\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04time\x18\x05 \x01(\x03\x12\x14\n\x0cworkspace_id\x18\x06 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x07 \x03(\t\x12(\n\x06\x63ommit\x18\x08 \x01(\x0b\x32\x18.zephyr.events.v1.Commit\x12\x13\n\x0b\x64\x61ta_schema\x18\t \x01(\t\x12\r\n\x05\x61\x63tor\x18\x10 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x11 \x01(\t\x12\x13\n\x0btraceparent\x18\x12 \x01(\t\x12%\n\x05other\x18  \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12&\n\x04note\x18! \x01(\x0b\x32\x16.zephyr.models.v1.NoteH\x00\x12&\n\x04user\x18\" \x01(\x0b\x32\x16.zephyr.models.v1.UserH\x00\x12\x30\n\tworkspace\x18# \x01(\x0b\x32\x1b.zephyr.models.v1.WorkspaceH\x00\x12\x32\n\nmembership\x18$ \x01(\x0b\x32\x1c.zephyr.models.v1.MembershipH\x00\x42\x06\n\x04\x64\x61ta\"3\n\x06\x43ommit\x12\x0b\n\x03lsn\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/events/v1/event.proto\x12\x10zephyr.events.v1\x1a\x19google/protobuf/any.proto\x1a\x1fprotos/events/v1/rejected.proto\x1a!protos/models/v1/membership.proto\x1a\x1bprotos/models/v1/note.proto\x1a\x1bprotos/models/v1/user.proto\x1a protos/models/v1/workspace.proto\"\x87\x04\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04time\x18\x05 \x01(\x03\x12\x14\n\x0cworkspace_id\x18\x06 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x07 \x03(\t\x12(\n\x06\x63ommit\x18\x08 \x01(\x0b\x32\x18.zephyr.events.v1.Commit\x12\x13\n\x0b\x64\x61ta_schema\x18\t \x01(\t\x12\r\n\x05\x61\x63tor\x18\x10 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x11 \x01(\t\x12\x13\n\x0btraceparent\x18\x12 \x01(\t\x12%\n\x05other\x18  \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12&\n\x04note\x18! \x01(\x0b\x32\x16.zephyr.models.v1.NoteH\x00\x12&\n\x04user\x18\" \x01(\x0b\x32\x16.zephyr.models.v1.UserH\x00\x12\x30\n\tworkspace\x18# \x01(\x0b\x32\x1b.zephyr.models.v1.WorkspaceH\x00\x12\x32\n\nmembership\x18$ \x01(\x0b\x32\x1c.zephyr.models.v1.MembershipH\x00\x12.\n\x08rejected\x18% \x01(\x0b\x32\x1a.zephyr.events.v1.RejectedH\x00\x42\x06\n\x04\x64\x61ta\"3\n\x06\x43ommit\x12\x0b\n\x03lsn\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.events.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENT']._serialized_start=205
-  _globals['_EVENT']._serialized_end=676
-  _globals['_COMMIT']._serialized_start=678
-  _globals['_COMMIT']._serialized_end=729
+  _globals['_EVENT']._serialized_start=238
+  _globals['_EVENT']._serialized_end=757
+  _globals['_COMMIT']._serialized_start=759
+  _globals['_COMMIT']._serialized_end=810
 # @@protoc_insertion_point(module_scope)

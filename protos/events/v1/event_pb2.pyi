@@ -8,6 +8,7 @@ from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from protos.events.v1 import rejected_pb2 as _rejected_pb2
 from protos.models.v1 import membership_pb2 as _membership_pb2
 from protos.models.v1 import note_pb2 as _note_pb2
 from protos.models.v1 import user_pb2 as _user_pb2
@@ -49,11 +50,13 @@ class Event(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     WORKSPACE_FIELD_NUMBER: _builtins.int
     MEMBERSHIP_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """[id] Unique: {system id}.{epoch}.{commit LSN}.{index} for a change of a row."""
     type: _builtins.str
     """[type] {kind}.{verb}, such as "note.updated". Verbs of rows: created, updated,
-    deleted, truncated, entered, left, read (a copy of the tables found it).
+    deleted, truncated, entered, left, read (a copy of the tables found it), and rejected for a
+    change that could not become an event.
     """
     source: _builtins.str
     """[source] URI reference of where it happened: /postgres/{system id}/{database}/{schema}.{table}."""
@@ -99,6 +102,10 @@ class Event(_message.Message):
     def membership(self) -> _membership_pb2.Membership:
         """A membership."""
 
+    @_builtins.property
+    def rejected(self) -> _rejected_pb2.Rejected:
+        """What stands in the place of a row change that could not become an event."""
+
     def __init__(
         self,
         *,
@@ -119,12 +126,13 @@ class Event(_message.Message):
         user: _user_pb2.User | None = ...,
         workspace: _workspace_pb2.Workspace | None = ...,
         membership: _membership_pb2.Membership | None = ...,
+        rejected: _rejected_pb2.Rejected | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "data", b"data", "membership", b"membership", "note", b"note", "other", b"other", "user", b"user", "workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "data", b"data", "membership", b"membership", "note", b"note", "other", b"other", "rejected", b"rejected", "user", b"user", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changed", b"changed", "commit", b"commit", "correlation_id", b"correlation_id", "data", b"data", "data_schema", b"data_schema", "id", b"id", "membership", b"membership", "note", b"note", "other", b"other", "source", b"source", "subject", b"subject", "time", b"time", "traceparent", b"traceparent", "type", b"type", "user", b"user", "workspace", b"workspace", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changed", b"changed", "commit", b"commit", "correlation_id", b"correlation_id", "data", b"data", "data_schema", b"data_schema", "id", b"id", "membership", b"membership", "note", b"note", "other", b"other", "rejected", b"rejected", "source", b"source", "subject", b"subject", "time", b"time", "traceparent", b"traceparent", "type", b"type", "user", b"user", "workspace", b"workspace", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["other", "note", "user", "workspace", "membership"]  # noqa: Y015
+    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["other", "note", "user", "workspace", "membership", "rejected"]  # noqa: Y015
     _WhichOneofArgType_data: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_data) -> _WhichOneofReturnType_data | None: ...
 

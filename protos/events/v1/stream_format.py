@@ -26,6 +26,9 @@ POSITION_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.position"
 BACKFILL_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.backfill"
 SNAPSHOT_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
 
+DEAD_LETTERS = "zephyr-dead"
+"""First token of the dead-letter stream's subjects."""
+
 EPOCH_KEY = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
 FORMAT_KEY = "zephyr-format"
@@ -51,9 +54,11 @@ DELETED = "deleted"
 TRUNCATED = "truncated"
 ENTERED = "entered"
 LEFT = "left"
+REJECTED = "rejected"
+"""A change whose row could not become an event: the entity's state is not known from here."""
 READ = "read"
 """A row as a snapshot found it: its whole state, and no change of a transaction."""
-ROW_VERBS = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, READ)
+ROW_VERBS = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, READ, REJECTED)
 STATES = (CREATED, UPDATED, ENTERED, READ)
 """After these the row stands as the event says."""
 

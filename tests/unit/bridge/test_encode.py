@@ -6,10 +6,12 @@ import pytest
 
 from bridge import values
 from bridge.change import Begin, Column, Operation, Relation, RowChange, Truncate, Unchanged, Value
-from bridge.encode import Encoder, Outgoing
+from bridge.encode import Encoder
 from bridge.errors import EventRejected, EventTooLarge, MappingMismatch
 from bridge.fit import FittedColumn, FittedMapping, FittedTable
 from bridge.mapping import load_mapping, schema_name
+from bridge.outgoing import Outgoing
+from bridge.plan import Draft
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.models.v1.note_pb2 import Note
@@ -79,6 +81,10 @@ def sent(change: RowChange | Truncate) -> list[tuple[Outgoing, Event]]:
     drafts = encoder().encode(change)
     done = [draft.finish(BEGIN, index, 0) for index, draft in enumerate(drafts)]
     return [(message, Event.FromString(message.payload)) for message in done]
+
+
+def title_of(drafts: list[Draft]) -> str:
+    return Event.FromString(drafts[0].finish(BEGIN, 0).payload).note.title
 
 
 def test_insert() -> None:
@@ -201,7 +207,7 @@ def test_unchanged_large_values_come_from_the_old_row() -> None:
 def test_an_unchanged_large_value_that_nothing_holds() -> None:
     of = relation(identity="d", keys=("id", "workspace_id"))
     with pytest.raises(EventRejected, match="unchanged value of body") as raised:
-        encoder().encode(update(None, row(body=Unchanged.TOAST), of))
+        sent(update(None, row(body=Unchanged.TOAST), of))
     assert NOTE in raised.value.message
     assert "REPLICA IDENTITY FULL" in raised.value.mend
 
@@ -228,7 +234,7 @@ def test_without_old_values_every_field_but_the_identity_counts_as_changed() -> 
 )
 def test_a_row_that_cannot_become_an_event(changes: dict[str, Value], column: str, reason: str) -> None:
     with pytest.raises(EventRejected, match=reason) as raised:
-        encoder().encode(insert(None, **changes))
+        sent(insert(None, **changes))
     key = changes.get("id", NOTE) or "NULL"
     assert raised.value.message.startswith(f"public.notes id={key}: {column}: ")
     assert raised.value.exit_code == 7
@@ -245,9 +251,10 @@ def test_a_key_that_is_no_token(key: str) -> None:
     of = Relation(1, "public", "notes", "f", columns)
     text_keyed = Encoder(known, SYSTEM, "app", EPOCH, 1 << 20)
     (draft,) = text_keyed.encode(insert(of, id="fine-Key_1"))
-    assert draft.entity == "fine-Key_1"
+    assert draft.finish(BEGIN, 0).subject == f"zephyr.0.{HOME}.note.fine-Key_1.row"
+    (draft,) = text_keyed.encode(insert(of, id=key))
     with pytest.raises(EventRejected, match="cannot stand in a subject"):
-        text_keyed.encode(insert(of, id=key))
+        draft.finish(BEGIN, 0)
 
 
 def test_an_event_over_the_limit() -> None:
@@ -277,9 +284,9 @@ def test_a_relation_that_lacks_a_column_or_has_another_type() -> None:
 def test_a_new_version_of_a_relation_gets_a_new_plan() -> None:
     one = encoder()
     first = relation()
-    assert one.encode(insert(first))[0].event.note.title == "Hello"
+    assert title_of(one.encode(insert(first))) == "Hello"
     names = (*reversed(ROW), "added")
     wider = relation(columns=names)
     values_of = tuple({**ROW, "added": "new"}[name] for name in names)
-    assert one.encode(RowChange(Operation.INSERT, wider, None, values_of))[0].event.note.title == "Hello"
-    assert one.encode(insert(first))[0].event.note.title == "Hello"
+    assert title_of(one.encode(RowChange(Operation.INSERT, wider, None, values_of))) == "Hello"
+    assert title_of(one.encode(insert(first))) == "Hello"

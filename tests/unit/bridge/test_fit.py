@@ -12,6 +12,7 @@ from bridge.catalog import Catalog, LiveColumn, LiveTable, Publication
 from bridge.errors import MappingMismatch
 from bridge.fit import fitted, mismatches
 from bridge.mapping import Mapping, load_mapping
+from bridge.pgtype import PgType
 
 TYPES = {values.UUID: "uuid", values.TEXT: "text", values.INT8: "bigint", values.INT4: "integer"} | {
     values.TIMESTAMPTZ: "timestamp with time zone",
@@ -35,13 +36,11 @@ def column(name: str, oid: int) -> LiveColumn:
         name=name,
         sql_name=name,
         type_oid=oid,
-        base_oid=oid,
-        base_name=TYPES[oid],
-        base_kind="b",
+        base=PgType(oid, TYPES[oid]),
         type_text=TYPES[oid],
         type_modifier=-1,
         nullable=False,
-        generated=False,
+        generated="",
         can_toast=oid in (values.TEXT, values.JSONB),
     )
 
@@ -105,8 +104,13 @@ def test_what_fits() -> None:
         (with_column("version", values.TEXT),
          "public.notes.version: text cannot become int64 Note.version; "
          "map a bigint, integer, smallint, timestamptz or timestamp column"),
-        (with_column("title", values.TEXT, generated=True),
-         "public.notes.title: generated columns are not published; take it out of the mapping"),
+        (with_column("title", values.TEXT, generated="v"),
+         "public.notes.title: is a virtual generated column, which is not in the WAL; "
+         "make it anew as GENERATED ALWAYS AS (…) STORED, or take it out of the mapping"),
+        (with_column("score", values.INT8, generated="v"),
+         "public.notes: replica identity is FULL, and with the virtual generated columns score Postgres refuses "
+         "every update and delete of a published row; make them anew as GENERATED ALWAYS AS (…) STORED, "
+         "or name a narrower replica identity"),
         (without_column("body"),
          "public.notes.body: there is no such column; add it, or take it out of the mapping"),
         (with_column("workspace_id", values.UUID, nullable=True),

@@ -56,6 +56,18 @@ def test_how_much_is_held_back() -> None:
     assert ledger.held_back == 70
 
 
+def test_for_how_long_it_is_held_back() -> None:
+    ledger = Ledger(10)
+    assert ledger.held_for_s(5) == 0
+    ledger.stored(100, 5)
+    ledger.stored(200, 8)
+    assert ledger.held_for_s(9) == 4
+    ledger.confirmable(15)
+    assert ledger.held_for_s(15) == 7
+    ledger.confirmable(18)
+    assert ledger.held_for_s(30) == 0
+
+
 @pytest.mark.parametrize("hold_back", [0, 1, 120])
 @pytest.mark.parametrize("step", [0, 0.001, 0.9, 5])
 def test_its_length_is_bounded_even_if_nobody_confirms(hold_back: float, step: float) -> None:

@@ -86,6 +86,8 @@ def test_a_message_of_ones_own_stands_in_other(tmp_path: Path, monkeypatch: pyte
         (NOTES.replace("workspace_id", ""), '"public.notes".workspace: must be a text'),
         (NOTES.replace('title = "title"', 'title = "titel"'), 'columns.title: zephyr.models.v1.Note has no field "titel"'),
         (NOTES.replace('title = "title"', 'title = "id"'), 'columns.title: "id" is filled from id already'),
+        (NOTES.replace("models.v1.Note", "events.v1.Event").replace('id = "id", title = "title"', 'x = "user", title = "note"'),
+         'columns.title: "note" and "user" are of one oneof'),
         (NOTES.replace('title = "title"', "title = 3"), "columns.title: must be the name of a field"),
         (NOTES.replace("columns = {", "columns = [{").replace("}", "}]"), "columns: declares no column"),
         (NOTES + NOTES.replace("notes", "drafts"), 'tables."public.drafts".kind: "note" is the kind of public.notes'),

@@ -103,7 +103,7 @@ def test_logical_messages_of_others(prefix: str) -> None:
         (b"I" + (16400).to_bytes(4, "big") + b"N\0\1n", "has 1 columns"),
         (b"I" + (16400).to_bytes(4, "big") + b"N\0\3nnn", "has 3 columns"),
         (b"I" + (16400).to_bytes(4, "big") + b"N\0\2nb", "unknown kind"),
-        (b"I" + (16400).to_bytes(4, "big") + b"N\0\2nt\xff\xff\xff\xffx", "bytes stands in"),
+        (b"I" + (16400).to_bytes(4, "big") + b"N\0\2nt\xff\xff\xff\xffx", "a column ends at"),
         (b"I" + (16400).to_bytes(4, "big") + b"N\0\2nt\0\0\0\1\xff", "malformed"),
         (b"T\xff\xff\xff\xff\0" + (16400).to_bytes(4, "big"), "malformed"),
         (b"R\0\0\0\1no end", "malformed"),

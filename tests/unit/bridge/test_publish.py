@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bridge.change import Position
-from bridge.encode import Outgoing
 from bridge.errors import EpochLost, Fenced, StreamUnfit, Unreachable
+from bridge.outgoing import Outgoing, head_of
 from bridge.publish import Publisher
 from bridge.stream import StreamState
 from protos.events.v1 import stream_format as fmt
@@ -16,8 +16,8 @@ from tests.unit.bridge.model import EPOCH, LATE, LOST, NEVER, OK, FakeBroker, so
 SUBJECT = "zephyr.0.w1.note.n1.row"
 
 
-def event(lsn: int, index: int, count: int = 0) -> dict[str, str]:
-    return {fmt.COMMIT: str(fmt.CommitPlace(lsn, index, count))}
+def event(lsn: int, index: int, count: int = 0) -> str:
+    return head_of({fmt.COMMIT: str(fmt.CommitPlace(lsn, index, count))})
 
 
 async def opened(broker: FakeBroker, wal_end: int = 0x1000) -> Publisher:
@@ -119,7 +119,7 @@ async def test_the_tail_begins_at_the_last_mark() -> None:
 
 async def test_without_a_mark_nothing_is_written() -> None:
     broker = FakeBroker()
-    broker.store(SUBJECT, b"", event(0x10, 0))
+    broker.store(SUBJECT, b"", {fmt.COMMIT: "10/0"})
     with pytest.raises(StreamUnfit, match="no position mark left"):
         await opened(broker)
     assert len(broker.everything) == 1

@@ -10,7 +10,7 @@ from bridge.change import Begin, LogicalMessage, Message, Position
 from bridge.errors import EventTooLarge, ProtocolError
 from bridge.ledger import Ledger
 from bridge.publish import Publisher
-from bridge.pump import Pump
+from bridge.pump import InFlight, Pump
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
 from tests.unit.bridge.model import (
@@ -96,6 +96,26 @@ async def test_a_message_is_held_until_what_follows_is_seen() -> None:
     broker = FakeBroker()
     await pumped(broker, Frames(transaction(0x200, insert("a"), insert("b"), whole=False)))
     assert stored(broker) == ["200/0"]
+
+
+async def test_what_is_in_flight() -> None:
+    broker = FakeBroker()
+    publisher = Publisher(broker, state_of(broker), source_of(0x10_000))
+    await publisher.write_first_position()
+    await publisher.begin_term()
+    seen: list[tuple[InFlight, int]] = []
+    mid = [
+        *transaction(0x200, insert("a"), insert("b"), LogicalMessage("zephyr.x", b"", 1, True), whole=False)
+    ]
+    pump = Pump(Frames(mid), make_encoder(), publisher, Ledger(0), None, 0x100, SELDOM_S)
+    assert pump.in_flight == InFlight(0, 0, 0, 0)
+    pump.on_message = lambda _: seen.append((pump.in_flight, pump.stored_lsn))
+    with pytest.raises(SourceEnded):
+        await pump.run()
+    assert [(each.messages, each.commit_lsn, each.index, lsn) for each, lsn in seen] == [(2, 0x200, 2, 0x100)]
+    assert seen[0][0].bytes > 0
+    # The last message of an open transaction is held until what follows is seen.
+    assert (pump.in_flight.messages, pump.in_flight.bytes) == (1, 0)
 
 
 async def test_logical_messages_are_handed_on_and_take_no_index() -> None:

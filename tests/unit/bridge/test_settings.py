@@ -29,6 +29,10 @@ VARIABLES = {
     "ZEPHYR_BRIDGE_LOCK_WAIT_S": ("lock_wait_s", "2", 2.0),
     "ZEPHYR_BRIDGE_MARK_INTERVAL_S": ("mark_interval_s", "0.5", 0.5),
     "ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S": ("publish_timeout_s", "7", 7.0),
+    "ZEPHYR_BRIDGE_ON_POISON": ("on_poison", "stop", "stop"),
+    "ZEPHYR_BRIDGE_HEARTBEAT_S": ("heartbeat_s", "0", 0.0),
+    "ZEPHYR_BRIDGE_HELD_WAL_WARN_BYTES": ("held_wal_warn_bytes", "1000", 1000),
+    "ZEPHYR_BRIDGE_STANDBY": ("standby", "1", True),
 }
 WRONG = {
     "ZEPHYR_STREAM": ("", "a.b", "a b", "é", "x" * 256, "a\n"),
@@ -47,6 +51,10 @@ WRONG = {
     "ZEPHYR_BRIDGE_LOCK_WAIT_S": ("-1", "x"),
     "ZEPHYR_BRIDGE_MARK_INTERVAL_S": ("0", "61", ""),
     "ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S": ("0", "x", "inf"),
+    "ZEPHYR_BRIDGE_ON_POISON": ("", "skip"),
+    "ZEPHYR_BRIDGE_HEARTBEAT_S": ("-1", "nan", "3601"),
+    "ZEPHYR_BRIDGE_HELD_WAL_WARN_BYTES": ("-1", "1GB"),
+    "ZEPHYR_BRIDGE_STANDBY": ("maybe",),
 }
 
 

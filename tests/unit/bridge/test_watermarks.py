@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from bridge.change import Begin, Column, LogicalMessage, Operation, Relation, RowChange, Truncate
-from bridge.encode import Outgoing
+from bridge.outgoing import Outgoing
 from bridge.watermarks import PREFIX, Chunk, Window
 
 NOTES = Relation(7, "public", "notes", "f", (Column("title", 25, -1, True), Column("id", 25, -1, True)))
 USERS = Relation(8, "public", "users", "f", NOTES.columns)
-MARK = Outgoing("mark", {}, b"")
+MARK = Outgoing("mark", "", b"")
 
 
 def outgoing(key: str) -> Outgoing:
-    return Outgoing(key, {}, b"")
+    return Outgoing(key, "", b"")
 
 
 def update(key: str, relation: Relation = NOTES, new: str | None = None) -> RowChange:

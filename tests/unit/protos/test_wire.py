@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos.events.v1 import stream_pb2 as pb
-from realtime.wire import delimited, delimited_header, varint, varint_field
+from protos.wire import delimited, delimited_header, varint, varint_field
 
 
 @given(st.integers(0, 2**64 - 1), st.binary(max_size=300))

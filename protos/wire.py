@@ -6,15 +6,24 @@ then for type 0 a varint, for type 2 a length and that many bytes.
 
 from __future__ import annotations
 
+SHORT = tuple(bytes((value,)) for value in range(128))
+"""The varints of one byte, by their value."""
+
+# Two bytes that are not a varint's last, by the 14 bits that they hold.
+_PAIRS = tuple(bytes((value & 0x7F | 0x80, value >> 7 | 0x80)) for value in range(1 << 14))
+
 
 def varint(value: int) -> bytes:
     """An unsigned integer as a base-128 varint."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    if value < 128:
+        return SHORT[value]
+    out = b""
+    while value >= 1 << 14:
+        out += _PAIRS[value & 0x3FFF]
+        value >>= 14
+    if value < 128:
+        return out + SHORT[value]
+    return out + bytes((value & 0x7F | 0x80, value >> 7))
 
 
 def varint_field(number: int, value: int) -> bytes:

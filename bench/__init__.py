@@ -1,0 +1,15 @@
+"""The harness: what is measured, beside the ceiling that it is measured against.
+
+    bridge.py      zephyr bench bridge: its cases, one after the other
+    ├── loaded.py      rows a second from a loaded WAL; ceiling: reader.py, a bare reader of the same slot
+    └── latency.py     from COMMIT to stored, at the steady rate that paced.py keeps
+    snapshot.py    the first copy of a table; ceiling: copier.py, a COPY of the same table
+    ceiling.py     runs a ceiling as a process
+    result.py      cases as the JSON that programs read
+    rig.py         Postgres, NATS and bridge of one case, on folders of their own
+    database.py    a session with Postgres
+    load.py        the changes that are written; stream.py what is stored; usage.py what it cost
+
+A figure is worth something beside its ceiling only: both are taken in turn, in the same run,
+with the same servers and settings. Nothing counts unless exactly what was written was stored.
+"""

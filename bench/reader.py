@@ -1,0 +1,46 @@
+"""The ceiling of the bridge: reads a slot as fast as it can and does nothing with it.
+
+Run as ``python -m bench.reader DSN SLOT PUBLICATION ROWS``. It waits and takes frames as the
+bridge does, counts those that carry a row, and confirms nothing. Prints the seconds from the
+first frame to the last row.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+
+import psycopg
+
+WAIT_MS = 60_000
+DATA, ROW_KINDS = ord("w"), b"IUD"
+
+
+def read(dsn: str, slot: str, publication: str, rows: int) -> float:
+    """Seconds from the first frame until ``rows`` were read."""
+    pgconn = psycopg.connect(dsn, replication="database", autocommit=True).pgconn
+    options = f"(proto_version '1', publication_names '\"{publication}\"')"
+    pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 {options}".encode())
+    poll = select.poll()
+    poll.register(pgconn.socket, select.POLLIN)
+    seen, first = 0, 0.0
+    while seen < rows:
+        size, frame = pgconn.get_copy_data(1)
+        if size > 0 and frame[0] == DATA:
+            first = first or time.perf_counter()
+            seen += frame[25] in ROW_KINDS
+        elif size > 0:
+            if frame[17]:  # a keepalive that wants an answer: we live, and confirm nothing
+                pgconn.put_copy_data(b"r" + bytes(33))
+                pgconn.flush()
+        elif size == 0 and poll.poll(WAIT_MS):
+            pgconn.consume_input()
+        else:
+            raise SystemExit(f"error: the slot gave {seen} rows of {rows}")
+    return time.perf_counter() - first
+
+
+if __name__ == "__main__":
+    dsn, slot, publication, rows = sys.argv[1:]
+    sys.stdout.write(f"{read(dsn, slot, publication, int(rows))}\n")

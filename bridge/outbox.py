@@ -1,0 +1,146 @@
+"""What was read and is not stored yet: the one buffer between the slot and the broker.
+
+The pump adds messages while the sender has a unit of earlier ones on its way, so that units
+grow with the load by themselves: a lone event goes at once, a loaded WAL in long runs. It is
+bounded in messages and bytes; one message of any size fits when it is empty. No I/O.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bridge.change import Position
+from bridge.outgoing import Outgoing
+from protos.events.v1.rejected_pb2 import DeadLetter
+
+_FRAME_MESSAGES = 64
+"""By so many messages the outbox may be over its bound: what one frame comes to, at most a truncation's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Messages to be stored together, and what is stored once they are: the last change, and how
+    far the source was read. ``messages`` may be empty: then only the source moved on. ``letters`` are
+    the bodies of rejected rows, to be stored before the messages that stand in their place."""
+
+    messages: list[Outgoing]
+    letters: list[DeadLetter]
+    size: int
+    position: Position
+    wal_lsn: int
+    wal_time_us: int
+    told: list[Callable[[], None]]
+    """Who wants to know that it is stored."""
+
+
+class Outbox:
+    """Messages in the order of the source. ``max_messages`` and ``max_bytes`` bound it."""
+
+    def __init__(self, position: Position, wal_lsn: int, max_messages: int, max_bytes: int) -> None:
+        self.position = position
+        """The last change that was added; before the first, the checkpoint."""
+        self.wal_lsn = wal_lsn
+        self.wal_time_us = 0
+        self.is_closed = False
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._messages: list[Outgoing] = []
+        self._positions: list[Position] = []
+        self._letters: list[DeadLetter] = []
+        self._letter_bytes = 0
+        self._told: list[Callable[[], None]] = []
+        self._size = 0
+        self._taken_lsn = wal_lsn
+        self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+
+    def add(self, message: Outgoing, position: Position) -> None:
+        """Adds a message. Call ``room`` before the next one when ``is_full``."""
+        self._messages.append(message)
+        self._positions.append(position)
+        self._size += len(message.payload)
+        self.position = position
+
+    def add_letter(self, letter: DeadLetter) -> None:
+        """Adds the body of a rejected row, whose marker is added next."""
+        self._letters.append(letter)
+        self._letter_bytes += letter.ByteSize()
+
+    def insert(self, messages: list[Outgoing], stored: Callable[[], None]) -> None:
+        """Adds what is no change of the source, behind what was added; ``stored`` is told when it is."""
+        if messages:
+            self._messages += messages
+            self._positions += [self.position] * len(messages)
+            self._size += sum(len(message.payload) for message in messages)
+            self._told.append(stored)
+
+    def reached(self, wal_lsn: int) -> None:
+        """All changes before ``wal_lsn`` were added, or do not concern the stream."""
+        self.wal_lsn = max(self.wal_lsn, wal_lsn)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._messages) >= self._max_messages or self._size + self._letter_bytes >= self._max_bytes
+
+    @property
+    def messages(self) -> int:
+        """How many messages wait."""
+        return len(self._messages)
+
+    @property
+    def size(self) -> int:
+        """How many bytes of payload wait."""
+        return self._size
+
+    async def room(self) -> None:
+        """Waits until the sender took what is here."""
+        self._room.clear()
+        self._filled.set()
+        await self._room.wait()
+
+    def offer(self) -> None:
+        """Says to the sender that there may be something for it."""
+        self._filled.set()
+
+    def close(self) -> None:
+        """Nothing is added any more; the sender ends when it has stored what is here."""
+        self.is_closed = True
+        self._filled.set()
+
+    async def filled(self, timeout_s: float) -> None:
+        """Waits for ``offer``, ``room`` or ``close``, or for so long."""
+        if not self._filled.is_set():
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._filled.wait()
+            except TimeoutError:
+                return
+        self._filled.clear()
+
+    def take(self) -> Unit:
+        """What is here, up to ``max_bytes`` of messages; a larger one comes by itself."""
+        messages, size = self._messages, self._size
+        letters, self._letters, self._letter_bytes = self._letters, [], 0
+        if (size > self._max_bytes and len(messages) > 1) or len(
+            messages
+        ) > self._max_messages + _FRAME_MESSAGES:
+            return self._take_part(letters)
+        self._messages, self._positions, self._size = [], [], 0
+        told, self._told = self._told, []
+        self._taken_lsn = self.wal_lsn
+        self._room.set()
+        return Unit(messages, letters, size, self.position, self.wal_lsn, self.wal_time_us, told)
+
+    def _take_part(self, letters: list[DeadLetter]) -> Unit:
+        count, size = 1, len(self._messages[0].payload)
+        while count < self._max_messages and size + len(self._messages[count].payload) <= self._max_bytes:
+            size += len(self._messages[count].payload)
+            count += 1
+        messages, position = self._messages[:count], self._positions[count - 1]
+        del self._messages[:count], self._positions[:count]
+        self._size -= size
+        self._filled.set()  # for the rest
+        # Which of the commits since belong to this part is not known: the source is said to be where it was.
+        return Unit(messages, letters, size, position, self._taken_lsn, self.wal_time_us, [])

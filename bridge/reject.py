@@ -1,0 +1,79 @@
+"""A row that cannot become an event: what stands in its place, and where its body goes.
+
+The marker takes the row's index in the transaction, so that its neighbours pass and nobody
+takes its absence for a loss; it is an event like others, with the verb ``rejected`` and the
+reason as its data. The body, as the log has it, is a dead letter. No I/O.
+"""
+
+from __future__ import annotations
+
+from bridge.change import Begin, Unchanged
+from bridge.errors import EventRejected
+from bridge.outgoing import Outgoing, head_of
+from bridge.plan import Draft
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1.event_pb2 import Event
+from protos.events.v1.rejected_pb2 import DeadColumn, DeadLetter, Rejected
+
+_MESSAGE_CHARACTERS = 1000
+_REASONS = {
+    "value": Rejected.REASON_VALUE,
+    "too large": Rejected.REASON_TOO_LARGE,
+    "routing": Rejected.REASON_ROUTING,
+    "schema": Rejected.REASON_SCHEMA,
+    "incomplete": Rejected.REASON_INCOMPLETE,
+}
+
+
+def reject(
+    draft: Draft, error: EventRejected, begin: Begin, index: int, count: int
+) -> tuple[Outgoing, DeadLetter]:
+    """The marker for a draft's place in its transaction, and the dead letter."""
+    plan, origin = draft.plan, draft.plan.origin
+    rejected = Rejected(
+        reason=_REASONS[error.reason],
+        message=error.message[:_MESSAGE_CHARACTERS],
+        verb=draft.verb,
+        table=plan.table,
+        column=error.column,
+    )
+    entity, workspace = plan.route_if_possible(draft.row)
+    event = Event(
+        id=fmt.event_id(origin.system_id, origin.epoch, begin.commit_lsn, index),
+        type=f"{plan.kind}.{fmt.REJECTED}",
+        source=plan.source,
+        subject=entity,
+        time=begin.commit_time_us,
+        workspace_id=workspace,
+        data_schema=plan.schema,
+        rejected=rejected,
+    )
+    event.commit.lsn, event.commit.index, event.commit.count = begin.commit_lsn, index, count
+    head = head_of(
+        {
+            fmt.ID: event.id,
+            fmt.VERB: fmt.REJECTED,
+            fmt.COMMIT: str(fmt.CommitPlace(begin.commit_lsn, index, count)),
+            fmt.SCHEMA: plan.schema,
+        }
+    )
+    marker = Outgoing(
+        str(fmt.Subject(workspace, plan.kind, entity)), head, event.SerializeToString(deterministic=True)
+    )
+    letter = DeadLetter(
+        id=event.id,
+        rejected=rejected,
+        kind=plan.kind,
+        key=plan.key_text(draft.row),
+        commit_lsn=begin.commit_lsn,
+        index=index,
+        commit_time=begin.commit_time_us,
+    )
+    for column, value in zip(plan.columns, draft.row, strict=True):
+        text = value if isinstance(value, str) else None
+        letter.columns.append(
+            DeadColumn(
+                name=column.name, type_oid=column.type_oid, value=text, unchanged=value is Unchanged.TOAST
+            )
+        )
+    return marker, letter

@@ -1,0 +1,128 @@
+"""The broker stalls, and Postgres does not notice: its session lives on, its WAL is kept, and the operator is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import DictRow, dict_row
+from structlog.testing import capture_logs
+
+from bridge.settings import BridgeSettings
+from tests.faults.oracle import Writer, check, more, writing
+from tests.fixtures.bridge import running
+from tests.fixtures.eventually import eventually
+from tests.fixtures.stream_reader import open_reader
+from tests.integration.bridge_command import execute
+from zephyr.stack.nats import NatsServer
+
+SEED = 7
+_SESSION = """
+SELECT s.active_pid, r.reply_time, (s.confirmed_flush_lsn - '0/0')::bigint AS confirmed,
+    clock_timestamp() AS now, (pg_current_wal_lsn() - s.restart_lsn)::bigint AS held
+FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
+WHERE s.slot_name = %s
+"""
+
+
+def said(logs: list[Any], words: str) -> Callable[[], int]:
+    return lambda: sum(words in entry["event"] for entry in logs)
+
+
+@pytest.mark.timeout(90)
+async def test_a_broker_that_stalls_past_wal_sender_timeout(
+    bridge_settings: BridgeSettings, nats_server: NatsServer, migrated_dsn: str
+) -> None:
+    name = migrated_dsn.rpartition("/")[2]
+    # Shorter than the mark interval, too: the feedback has a clock of its own.
+    execute(migrated_dsn, f"ALTER DATABASE {name} SET wal_sender_timeout = '1s'")
+    settings = bridge_settings.model_copy(
+        update={
+            "publish_timeout_s": 60,
+            "mark_interval_s": 5,
+            "heartbeat_s": 0.2,
+            "held_wal_warn_bytes": 1_000_000,
+        }
+    )
+
+    def session() -> DictRow:
+        with psycopg.connect(migrated_dsn, autocommit=True, row_factory=dict_row) as connection:
+            row = connection.execute(_SESSION, (settings.slot,)).fetchone()
+        assert row is not None
+        return row
+
+    writer = Writer(migrated_dsn, SEED)
+    with capture_logs() as logs:
+        async with running(settings) as bridge:
+            await writer.prepare()
+            async with writing(writer):
+                await more(writer, 10)
+                before = session()
+                assert nats_server.pid is not None
+                os.kill(nats_server.pid, signal.SIGSTOP)
+                try:
+                    frozen = session()
+                    execute(
+                        migrated_dsn,
+                        "CREATE TABLE busy (t text)",
+                        "INSERT INTO busy SELECT repeat(i::text, 100) FROM generate_series(1, 5000) i",
+                    )
+
+                    def heard_for_long() -> bool:
+                        now = session()
+                        assert now["active_pid"] == before["active_pid"]
+                        return bool((now["reply_time"] - frozen["now"]).total_seconds() > 4)
+
+                    await eventually(heard_for_long, timeout=20, what="feedback for four timeouts")
+                    await eventually(said(logs, "a heartbeat did not come back"))
+                    await eventually(said(logs, "the slot holds much WAL"))
+                    # Nothing was stored meanwhile, so nothing more may be confirmed than what was stored before.
+                    first = session()["confirmed"]
+                    await more(writer, 10)
+                    assert session()["confirmed"] == first
+                    assert session()["held"] > 1_000_000
+                finally:
+                    os.kill(nats_server.pid, signal.SIGCONT)
+                await eventually(said(logs, "heartbeats come back"), timeout=20)
+
+                def is_freed() -> bool:
+                    execute(migrated_dsn, "SELECT pg_log_standby_snapshot()")
+                    return said(logs, "holds little WAL again")() > 0
+
+                await eventually(is_freed, timeout=20)
+                await more(writer, 5)
+            assert len(bridge.terms) == 1
+            assert session()["active_pid"] == before["active_pid"]
+            async with open_reader(nats_server.url) as reader:
+                assert await check(reader, writer) > 30
+    # A condition that lasts is not said at each look.
+    assert said(logs, "the slot holds much WAL")() == 1
+    assert said(logs, "a heartbeat did not come back")() == 1
+
+
+@pytest.mark.timeout(60)
+async def test_held_wal_is_watched_while_the_broker_is_away(
+    bridge_settings: BridgeSettings, nats_server: NatsServer, migrated_dsn: str
+) -> None:
+    settings = bridge_settings.model_copy(update={"heartbeat_s": 0.2, "held_wal_warn_bytes": 1_000_000})
+    with capture_logs() as logs:
+        async with running(settings) as bridge:
+            await nats_server.stop()
+            await eventually(lambda: len(bridge.ended) > 0, timeout=20)
+            execute(
+                migrated_dsn,
+                "CREATE TABLE busy (t text)",
+                "INSERT INTO busy SELECT repeat(i::text, 100) FROM generate_series(1, 5000) i",
+            )
+            await eventually(said(logs, "the slot holds much WAL"), timeout=20)
+            await nats_server.start()
+
+            def is_freed() -> bool:
+                execute(migrated_dsn, "SELECT pg_log_standby_snapshot()")
+                return said(logs, "holds little WAL again")() > 0
+
+            await eventually(is_freed, timeout=20)

@@ -1,0 +1,147 @@
+"""``zephyr bench``: measures, and says beside each figure what bounds it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zephyr.console import EXIT_INTERRUPTED, CommandError, console, output, run, write_line
+from zephyr.files import write_json
+from zephyr.signals import on_stop
+
+if TYPE_CHECKING:
+    from bench.result import Result
+
+app = typer.Typer(no_args_is_help=True, help="Measure, each figure beside its ceiling in the same run.")
+
+Say = Callable[[str], None]
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Write the result here.", metavar="FILE", show_default=False)
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Keep the servers' folders and logs below this folder; a temporary one when left out.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often each figure is taken.")]
+
+
+@app.command("bridge")
+def bench_bridge(
+    json: Json = None,
+    rows: Annotated[int, typer.Option("--rows", min=10, help="How many changes the WAL holds.")] = 200_000,
+    case: Annotated[
+        list[str] | None,
+        typer.Option("--case", help="Take this one only: loaded or latency. Repeatable.", show_default=False),
+    ] = None,
+    rows_per_transaction: Annotated[
+        list[int] | None,
+        typer.Option("--rows-per-transaction", min=1, help="Of the loaded WAL; 1 and 100. Repeatable."),
+    ] = None,
+    rounds: Rounds = 3,
+    transactions_per_second: Annotated[
+        list[int] | None,
+        typer.Option("--transactions-per-second", min=1, help="Of the latencies; 100 and 5000. Repeatable."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, max=3600, help="How long each rate is kept.")
+    ] = 10,
+    data: Data = None,
+) -> None:
+    """Rows a second from a loaded WAL into the stream, and the time from COMMIT to stored.
+
+    The first stands beside a bare reader of the same slot. Starts servers of its own. Exit code 0 says that exactly what was written was stored.
+    """
+    from bench.bridge import CASES, Options, measure_bridge
+
+    unknown = [name for name in case or () if name not in CASES]
+    if unknown:
+        raise CommandError(f"there is no case {unknown[0]!r}", f"use one of: {', '.join(CASES)}", 2)
+    options = Options(
+        case or CASES,
+        rows,
+        rows_per_transaction or (1, 100),
+        rounds,
+        transactions_per_second or (100, 5000),
+        seconds,
+    )
+    measure(lambda folder, say: measure_bridge(folder, options, say), json, data)
+
+
+@app.command("ceiling")
+def show_ceiling(
+    name: Annotated[str, typer.Argument(help="The bench whose ceiling to print: bridge or snapshot.")],
+) -> None:
+    """Print the program that a bench is measured against."""
+    from bench.ceiling import CEILINGS, source_of
+
+    if name not in CEILINGS:
+        raise CommandError(f"there is no ceiling {name!r}", f"use one of: {', '.join(CEILINGS)}", 2)
+    write_line(source_of(name).rstrip())
+
+
+def bench_snapshot(
+    json: Json = None,
+    rows: Annotated[int, typer.Option("--rows", min=10, help="How many rows the table has.")] = 1_000_000,
+    rounds: Rounds = 3,
+    data: Data = None,
+) -> None:
+    """Rows a second of the first copy of a table into the stream, beside a COPY of the same table.
+
+    Starts servers of its own. Exit code 0 says that each row is stored, once.
+    """
+    from bench.snapshot import measure_snapshot
+
+    measure(lambda folder, say: measure_snapshot(folder, rows, rounds, say), json, data)
+
+
+def measure(
+    work: Callable[[Path, Say], Coroutine[Any, Any, Result]], json: Path | None, data: Path | None
+) -> None:
+    """Runs ``work`` in ``data`` or a temporary folder, writes and shows what it found.
+
+    Raises:
+        CommandError: what was stored is not what was written, or an option is wrong.
+    """
+    from bench.table import table_of
+
+    if sys.platform != "linux":
+        raise CommandError("what processes cost is read from /proc", "measure on Linux", 2)
+    if json is not None and not json.absolute().parent.is_dir():
+        raise CommandError(f"there is no folder {json.absolute().parent} for --json", "make it first", 2)
+    if data is not None and data.exists() and any(data.iterdir()):
+        raise CommandError(f"the folder {data} is not empty", "name another with --data", 2)
+    try:
+        result = run(_run(work, data.absolute() if data is not None else None))
+    except asyncio.CancelledError:
+        console.print("interrupted: nothing is measured")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if json is not None:
+        write_json(json, result.to_json())
+    output.print(table_of(result))
+    if not result.holds:
+        raise CommandError("what was stored is not exactly what was written", "see `events` in the result")
+
+
+async def _run(work: Callable[[Path, Say], Coroutine[Any, Any, Result]], data: Path | None) -> Result:
+    task = asyncio.current_task()
+    assert task is not None
+    on_stop(task.cancel)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
+    if data is not None:
+        return await work(data, say)
+    with tempfile.TemporaryDirectory(prefix="zephyr-bench-") as folder:
+        return await work(Path(folder), say)
