@@ -27,7 +27,7 @@ from bridge.errors import BridgeError, SourceUnfit, Unreachable
 from bridge.fit import FittedMapping, FittedTable
 from bridge.jetstream import JetStream
 from bridge.outgoing import Outgoing
-from bridge.postgres import one_line, parse_lsn
+from bridge.postgres import one_line, parse_lsn, translate
 from bridge.states import StateEncoder
 from bridge.watermarks import PREFIX, Chunk, Window
 from protos.events.v1 import stream_format as fmt
@@ -38,6 +38,8 @@ log = structlog.get_logger("bridge")
 _FETCH_ROWS = 50
 _CHUNK_BYTES = 8 * 1024 * 1024
 _TRIES = 20
+_SAY_EVERY_S = 10.0
+"""Who asked hears of it at least so often."""
 
 
 class Backfiller:
@@ -78,15 +80,12 @@ class Backfiller:
             mark = await self._requests.get()
             try:
                 await self._work(mark)
-            except psycopg.OperationalError as exc:
-                raise Unreachable(f"Postgres went away during a backfill: {one_line(exc)}") from exc
             except Unreachable:
                 raise
-            except (psycopg.Error, BridgeError) as exc:
+            except BridgeError as exc:
                 # The table or the condition is at fault, and the stream goes on without it.
-                cause = exc.message if isinstance(exc, BridgeError) else one_line(exc)
-                log.warning("a backfill ended", table=mark.table, cause=cause)
-                await self._give_up(mark, cause)
+                log.warning("a backfill ended", table=mark.table, cause=exc.message)
+                await self._give_up(mark, exc.message)
             self._is_busy = False
 
     async def _unfinished(self) -> BackfillMark | None:
@@ -125,9 +124,12 @@ class Backfiller:
 
     async def _work(self, mark: BackfillMark) -> None:
         table = self._fitted.tables[mark.table]
-        connection = await chunks.connect(self._dsn)
         try:
-            expected = (await chunks.measure(connection, table)).rows
+            connection = await chunks.connect(self._dsn)
+        except psycopg.Error as exc:
+            raise translate(exc) from exc
+        try:
+            expected = sum(max(0, each.rows) for each in await chunks.measure(connection, table))
             log.info("a backfill begins", table=mark.table, condition=mark.condition, after=mark.last_key)
             began_at, rows_before = time.monotonic(), mark.rows
             await self._say(mark.reply, table=mark.table, rows=mark.rows, expected=expected)
@@ -136,10 +138,17 @@ class Backfiller:
                 await self._say(
                     mark.reply, table=mark.table, rows=mark.rows, expected=expected, done=mark.done
                 )
+                due_at = began_at
                 if mark.max_rows_per_s and not mark.done:
-                    ahead_s = (mark.rows - rows_before) / mark.max_rows_per_s - (time.monotonic() - began_at)
-                    await asyncio.sleep(max(0.0, ahead_s))
+                    due_at += (mark.rows - rows_before) / mark.max_rows_per_s
+                while (ahead_s := due_at - time.monotonic()) > 0:
+                    await asyncio.sleep(min(ahead_s, _SAY_EVERY_S))
+                    await self._say(mark.reply, table=mark.table, rows=mark.rows, expected=expected)
             log.info("a backfill is over", table=mark.table, rows=mark.rows)
+        except psycopg.Error as exc:
+            if connection.closed:
+                raise Unreachable(f"Postgres went away during a backfill: {one_line(exc)}") from exc
+            raise SourceUnfit(f"the rows of {mark.table} cannot be read: {one_line(exc)}") from exc
         finally:
             await connection.close()
 
@@ -183,10 +192,10 @@ class Backfiller:
             # Sent with parameters, so it is one statement whatever it says, and the transaction reads only.
             parts.append(sql.SQL("({})").format(sql.SQL(mark.condition.replace("%", "%%"))))
         query = sql.SQL(
-            "DECLARE zephyr_chunk NO SCROLL CURSOR FOR SELECT {} FROM ONLY {} WHERE {} ORDER BY {} LIMIT %s"
+            "DECLARE zephyr_chunk NO SCROLL CURSOR FOR SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT %s"
         ).format(
             sql.SQL(", ").join(map(sql.Identifier, mapping.used_columns)),
-            sql.Identifier(mapping.schema, mapping.table),
+            await chunks.rows_of(connection, table),
             sql.SQL(" AND ").join(parts),
             key,
         )

@@ -39,9 +39,13 @@ _SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class CopiedTable:
-    """A table to be copied. ``rows`` is what the planner expects, -1 when it does not know."""
+    """A table that holds rows: a mapped one, or a partition of one, whose rows are those of ``relation``.
 
-    fitted: FittedTable
+    ``rows`` is what the planner expects, -1 when it does not know.
+    """
+
+    schema: str
+    table: str
     relation: Relation
     filenode: int
     blocks: int
@@ -49,7 +53,7 @@ class CopiedTable:
 
     @property
     def name(self) -> str:
-        return self.fitted.mapping.name
+        return f"{self.schema}.{self.table}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,10 @@ async def connect(dsn: str) -> AsyncConnection[Any]:
 
 
 async def hold_still(connection: AsyncConnection[Any], tables: Iterable[FittedTable]) -> None:
-    """Keeps the tables from being rewritten or truncated, as long as the session's transaction lives."""
+    """Keeps the tables, and their partitions, from being rewritten or truncated, as long as the session's transaction lives."""
     await connection.execute("BEGIN")
     for table in tables:
-        await connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(_name(table)))
+        await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_name(table)))
 
 
 async def enter_snapshot(connection: AsyncConnection[Any], snapshot: str) -> None:
@@ -131,25 +135,37 @@ async def snapshot_xmin(connection: AsyncConnection[Any]) -> tuple[int, int]:
     return int(xmin), int(now_us)
 
 
-async def measure(connection: AsyncConnection[Any], table: FittedTable) -> CopiedTable:
-    """How large a table is now."""
+async def measure(connection: AsyncConnection[Any], table: FittedTable) -> list[CopiedTable]:
+    """The tables that hold a mapped table's rows, and how large they are now."""
     cursor = await connection.execute(
-        "SELECT pg_relation_filenode(oid)::bigint,"
-        " pg_relation_size(oid) / current_setting('block_size')::bigint, reltuples::bigint"
-        " FROM pg_class WHERE oid = %s",
-        (table.oid,),
+        "SELECT n.nspname, c.relname, pg_relation_filenode(c.oid)::bigint,"
+        " pg_relation_size(c.oid) / current_setting('block_size')::bigint, c.reltuples::bigint"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind = 'r' AND (c.oid = %(oid)s"
+        " OR c.oid IN (SELECT relid FROM pg_partition_tree(%(oid)s::oid::regclass) WHERE isleaf))"
+        " ORDER BY c.oid",
+        {"oid": table.oid},
     )
+    relation = relation_of(table)
+    return [
+        CopiedTable(str(schema), str(name), relation, int(filenode), int(blocks), int(rows))
+        for schema, name, filenode, blocks, rows in await cursor.fetchall()
+    ]
+
+
+async def rows_of(connection: AsyncConnection[Any], table: FittedTable) -> sql.Composed:
+    """A mapped table in a FROM clause: a partitioned one with its partitions, any other without children."""
+    cursor = await connection.execute("SELECT relkind = 'p' FROM pg_class WHERE oid = %s", (table.oid,))
     row = await cursor.fetchone()
-    if row is None:
-        raise Unreachable(f"the table {table.mapping.name} went away")
-    return CopiedTable(table, relation_of(table), int(row[0]), int(row[1]), int(row[2]))
+    only = sql.SQL("") if row is not None and row[0] else sql.SQL("ONLY ")
+    return sql.SQL("{}{}").format(only, _name(table))
 
 
 async def read_rows(connection: AsyncConnection[Any], part: Part) -> AsyncGenerator[tuple[Value, ...], None]:
     """The rows of a part, in the order of its relation's columns."""
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in part.table.relation.columns)
     query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
-        columns, _name(part.table.fitted), sql.SQL(" AND ").join(_conditions(part))
+        columns, sql.Identifier(part.table.schema, part.table.table), sql.SQL(" AND ").join(_conditions(part))
     )
     async with connection.cursor() as cursor, cursor.copy(query) as copy:
         async for row in copy.rows():

@@ -25,7 +25,7 @@ from protos.events.v1 import stream_format as fmt
 log = structlog.get_logger("bridge")
 
 
-async def start_new_epoch(settings: BridgeSettings) -> str | None:
+async def start_new_epoch(settings: BridgeSettings, lock_wait_s: float | None = None) -> str | None:
     """Begins a new epoch in the stream, and gives it; None when there is no stream: the next run makes one.
 
     Raises:
@@ -35,7 +35,7 @@ async def start_new_epoch(settings: BridgeSettings) -> str | None:
     async with AsyncExitStack() as stack:
         replication = await open_replication(settings.postgres_dsn)
         stack.push_async_callback(replication.close)
-        await replication.lock(settings.slot, settings.lock_wait_s)
+        await replication.lock(settings.slot, settings.lock_wait_s if lock_wait_s is None else lock_wait_s)
         source = await replication.identify()
         connection = await connect_nats(settings.nats_url, settings.publish_timeout_s)
         stack.push_async_callback(connection.close)

@@ -16,6 +16,7 @@ import psycopg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from psycopg import AsyncConnection, sql
 
+from bridge.chunks import rows_of
 from bridge.errors import Unreachable
 from bridge.fit import FittedMapping, FittedTable
 from bridge.jetstream import JetStream
@@ -24,6 +25,8 @@ from bridge.states import StateEncoder
 from protos.events.v1 import stream_format as fmt
 
 _PAGE = 500
+_CREATE_S = 120.0
+"""The broker looks up the last message of each subject first, which takes it a while on a large stream."""
 _ROWS = f"{fmt.ROOT}.{fmt.SHARD}.*.{{kind}}.*.row"
 
 
@@ -81,7 +84,7 @@ class Reconciler:
             num_replicas=1,
             inactive_threshold=60,
         )
-        context = self._jetstream.connection.jetstream(timeout=self._jetstream.timeout_s)
+        context = self._jetstream.connection.jetstream(timeout=_CREATE_S)
         try:
             subscription = await context.pull_subscribe(
                 _ROWS.format(kind=kind), stream=self._jetstream.stream, config=config
@@ -116,8 +119,8 @@ class Reconciler:
         workspace = (
             sql.Identifier(mapping.workspace) if mapping.workspace is not None else sql.Literal(fmt.NONE)
         )
-        select = sql.SQL("SELECT {}::text, {}::text FROM ONLY {} WHERE ").format(
-            key, workspace, sql.Identifier(mapping.schema, mapping.table)
+        select = sql.SQL("SELECT {}::text, {}::text FROM {} WHERE ").format(
+            key, workspace, await rows_of(self._connection, table)
         )
         typed = sql.SQL("{} = ANY (%s::text[]::{}[])").format(
             key,

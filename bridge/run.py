@@ -52,6 +52,8 @@ log = structlog.get_logger("bridge")
 _HEADER_ROOM_BYTES = 64 * 1024
 _PAUSE_MIN_S = 0.1
 _PAUSE_MAX_S = 5.0
+_RENEWAL_LOCK_S = 5.0
+"""How long the session of the term that lost the epoch may hold the lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Bridge:
         self._on_term = on_term
         self._on_progress = on_progress
         self._has_streamed = False
-        self._has_renewed = False
+        self._has_renewed = self._renews = False
         # Both servers were there and fit: a copy that takes hours goes on as a stream does.
         self._has_copied = False
         self._pause_s = _PAUSE_MIN_S
@@ -104,15 +106,17 @@ class Bridge:
     async def _run_terms(self) -> None:
         while True:
             try:
+                if self._renews:
+                    await start_new_epoch(self._settings, max(self._settings.lock_wait_s, _RENEWAL_LOCK_S))
+                    self._renews = False
                 async with AsyncExitStack() as stack:
                     await self._run_term(stack)
             except (EpochLost, HistoryGone) as exc:
                 # Once: what a new epoch does not mend is not mended by another one.
                 if self._settings.on_epoch_lost != "renew" or self._has_renewed:
                     raise
-                self._has_renewed = True
+                self._has_renewed = self._renews = True
                 log.warning("the epoch is lost, beginning a new one", cause=exc.message)
-                await start_new_epoch(self._settings)
                 continue
             except (Unreachable, SlotBusy, Fenced) as exc:
                 if not self._goes_on_after(exc):

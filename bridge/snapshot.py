@@ -112,7 +112,7 @@ class Snapshot:
             await chunks.enter_snapshot(reader, snapshot)
 
         xmin, now_us = await chunks.snapshot_xmin(readers[0])
-        measured = [await chunks.measure(readers[0], table) for table in tables]
+        measured = [each for table in tables for each in await chunks.measure(readers[0], table)]
         earlier = await self._begin(lsn, measured)
         ledger = CopyLedger(self._mark, xmin, measured, earlier, self._report)
         states = StateEncoder(self._encoder, self._source.system_id, self._state.epoch, lsn, now_us)

@@ -87,6 +87,7 @@ async def test_what_cannot_be(bridge_settings: BridgeSettings, stream_reader: Re
             (("public.notes", "--where", "nonsense"), "does not exist"),
             (("public.notes", "--where", "true); DELETE FROM notes; SELECT (true"), "multiple commands"),
             (("public.notes", "--where", "nextval('x') > 0"), "does not exist"),
+            (("public.notes", "--where", "repeat(title, 2000000000) = ''"), "too large"),
         ):
             ended = await bridge("backfill", *words, settings=bridge_settings)
             assert ended.returncode == 1, ended.stderr

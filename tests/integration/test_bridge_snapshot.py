@@ -25,6 +25,7 @@ from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import Reader, Stored, open_reader
 from tests.fixtures.stream_states import check_states, read_all
 from tests.integration.bridge_command import UNFIT, execute, refused
+from tests.integration.bridge_command import bridge as bridge_command
 from zephyr.migrations.runner import migrate
 from zephyr.stack.nats import NatsServer
 from zephyr.stack.postgres import PostgresServer
@@ -326,3 +327,51 @@ n = "version"
         ("note.read", "a"),
         ("note.read", "c"),
     ]
+
+
+async def test_a_partitioned_table(
+    postgres_dsn: str, nats_url: str, slot_name: str, stream_reader: Reader, tmp_path: Path
+) -> None:
+    """Its rows are in its partitions: they are copied, held against the stream, and read again."""
+    execute(
+        postgres_dsn,
+        "CREATE TABLE things (id text, region int NOT NULL, title text, PRIMARY KEY (id, region))"
+        " PARTITION BY LIST (region)",
+        "CREATE TABLE one PARTITION OF things FOR VALUES IN (1)",
+        "CREATE TABLE more PARTITION OF things FOR VALUES IN (2, 3) PARTITION BY LIST (region)",
+        "CREATE TABLE two (title text, region int NOT NULL, id text NOT NULL)",
+        "ALTER TABLE more ATTACH PARTITION two FOR VALUES IN (2)",
+        *(f"ALTER TABLE {name} REPLICA IDENTITY FULL" for name in ("things", "one", "more", "two")),
+        "INSERT INTO things VALUES ('a', 1, 'A'), ('b', 2, 'B'), ('c', 2, 'C')",
+    )
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text(
+        '[tables."public.things"]\nkind = "note"\nmessage = "zephyr.models.v1.Note"\nkey = "id"\n'
+        '[tables."public.things".columns]\nid = "id"\ntitle = "title"\nregion = "version"\n'
+    )
+    settings = settings_for(postgres_dsn, nats_url, slot_name)
+
+    async def said(after: int = 0) -> list[tuple[str, str]]:
+        await stream_reader.caught_up(postgres_dsn)
+        events = await stream_reader.events(after)
+        return sorted((m.event.type, m.event.subject + m.event.note.title) for m in events)
+
+    bridge = RunningBridge(settings, load_mapping(mapping))
+    try:
+        await bridge.ready()
+        assert await said() == [("note.read", "aA"), ("note.read", "bB"), ("note.read", "cC")]
+        after = (await stream_reader.info())["state"]["last_seq"]
+        ended = await bridge_command("backfill", "public.things", settings=settings)
+        assert "3 rows" in ended.stderr
+        assert await said(after) == [("note.read", "aA"), ("note.read", "bB"), ("note.read", "cC")]
+    finally:
+        await bridge.stop()
+    execute(postgres_dsn, "DELETE FROM things WHERE id = 'b'")
+    assert await start_new_epoch(settings) is not None
+    after = (await stream_reader.info())["state"]["last_seq"]
+    bridge = RunningBridge(settings, load_mapping(mapping))
+    try:
+        await bridge.ready()
+        assert await said(after) == [("note.deleted", "bB"), ("note.read", "aA"), ("note.read", "cC")]
+    finally:
+        await bridge.stop()
