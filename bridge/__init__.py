@@ -18,6 +18,11 @@ An event's path, one file a station:
                                    ├─▶ dead_letters.py   bodies of rejected rows
                                    └─▶ ledger.py     what may be confirmed, back to slot.py
 
+Before the first change of an epoch, snapshot.py copies the tables: chunks.py reads them in parts,
+states.py makes them messages, progress.py counts, and reconcile.py ends what is gone; epoch.py begins
+a new epoch in a stream that is there. backfill.py reads rows again while changes stream, and
+watermarks.py says which of them the pump may store.
+
 ``run.py`` opens and closes all of it, term after term. Beside the path: ``feedback.py`` confirms
 on a clock of its own, ``heartbeat.py`` sends a message through the WAL and waits for it,
 ``status.py`` answers whoever asks how it is (``survey.py``), ``doctor`` examines what it stands

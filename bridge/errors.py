@@ -6,7 +6,8 @@
     ├── SourceUnfit             Postgres is not set up for the bridge
     │   └── MappingMismatch     mapping, live schema and contract do not fit
     ├── SlotBusy                another bridge holds the slot
-    ├── StreamUnfit             the stream exists with other settings, or its marks are gone
+    ├── StreamUnfit             the stream exists with other settings
+    │   └── HistoryGone         the stream or its marks are gone
     ├── EpochLost               the source or the stream is not the one of the last mark
     ├── Fenced                  another bridge took over
     └── EventRejected           a row cannot become an event
@@ -66,9 +67,13 @@ class SlotBusy(BridgeError):
 
 
 class StreamUnfit(BridgeError):
-    """The stream exists with other settings, or its marks are gone."""
+    """The stream exists with other settings."""
 
     exit_code = 4
+
+
+class HistoryGone(StreamUnfit):
+    """The stream or its marks are gone: only a new epoch helps."""
 
 
 class EpochLost(BridgeError):

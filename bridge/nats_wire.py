@@ -3,7 +3,7 @@
 nats-py validates, encodes and flushes each message by itself, which costs the bridge more
 than all the rest of a row. What is known to be well-formed is put into commands here, and
 handed to the connection in one piece; authentication, TLS, pings and errors stay nats-py's.
-``docs/decisions/007-commands-of-our-own.md`` says what of nats-py is relied on.
+``docs/decisions/008-commands-of-our-own.md`` says what of nats-py is relied on.
 
 Source: the NATS documentation, "Client Protocol" (HPUB), and ADR-4 for the headers.
 """

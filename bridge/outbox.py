@@ -8,11 +8,15 @@ bounded in messages and bytes; one message of any size fits when it is empty. No
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.change import Position
 from bridge.outgoing import Outgoing
 from protos.events.v1.rejected_pb2 import DeadLetter
+
+_FRAME_MESSAGES = 64
+"""By so many messages the outbox may be over its bound: what one frame comes to, at most a truncation's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Unit:
     position: Position
     wal_lsn: int
     wal_time_us: int
+    told: list[Callable[[], None]]
+    """Who wants to know that it is stored."""
 
 
 class Outbox:
@@ -44,6 +50,7 @@ class Outbox:
         self._positions: list[Position] = []
         self._letters: list[DeadLetter] = []
         self._letter_bytes = 0
+        self._told: list[Callable[[], None]] = []
         self._size = 0
         self._taken_lsn = wal_lsn
         self._filled = asyncio.Event()
@@ -60,6 +67,14 @@ class Outbox:
         """Adds the body of a rejected row, whose marker is added next."""
         self._letters.append(letter)
         self._letter_bytes += letter.ByteSize()
+
+    def insert(self, messages: list[Outgoing], stored: Callable[[], None]) -> None:
+        """Adds what is no change of the source, behind what was added; ``stored`` is told when it is."""
+        if messages:
+            self._messages += messages
+            self._positions += [self.position] * len(messages)
+            self._size += sum(len(message.payload) for message in messages)
+            self._told.append(stored)
 
     def reached(self, wal_lsn: int) -> None:
         """All changes before ``wal_lsn`` were added, or do not concern the stream."""
@@ -108,16 +123,19 @@ class Outbox:
         """What is here, up to ``max_bytes`` of messages; a larger one comes by itself."""
         messages, size = self._messages, self._size
         letters, self._letters, self._letter_bytes = self._letters, [], 0
-        if size > self._max_bytes and len(messages) > 1:
+        if (size > self._max_bytes and len(messages) > 1) or len(
+            messages
+        ) > self._max_messages + _FRAME_MESSAGES:
             return self._take_part(letters)
         self._messages, self._positions, self._size = [], [], 0
+        told, self._told = self._told, []
         self._taken_lsn = self.wal_lsn
         self._room.set()
-        return Unit(messages, letters, size, self.position, self.wal_lsn, self.wal_time_us)
+        return Unit(messages, letters, size, self.position, self.wal_lsn, self.wal_time_us, told)
 
     def _take_part(self, letters: list[DeadLetter]) -> Unit:
         count, size = 1, len(self._messages[0].payload)
-        while size + len(self._messages[count].payload) <= self._max_bytes:
+        while count < self._max_messages and size + len(self._messages[count].payload) <= self._max_bytes:
             size += len(self._messages[count].payload)
             count += 1
         messages, position = self._messages[:count], self._positions[count - 1]
@@ -125,4 +143,4 @@ class Outbox:
         self._size -= size
         self._filled.set()  # for the rest
         # Which of the commits since belong to this part is not known: the source is said to be where it was.
-        return Unit(messages, letters, size, position, self._taken_lsn, self.wal_time_us)
+        return Unit(messages, letters, size, position, self._taken_lsn, self.wal_time_us, [])

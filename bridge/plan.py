@@ -263,7 +263,7 @@ class Plan:
     def _old_row_lost(self, new: Row) -> EventRejected:
         """The table says FULL, and the partition that the row is in does not.
 
-        See docs/decisions/007-partitions-as-their-root.md."""
+        See docs/decisions/009-partitions-as-their-root.md."""
         return EventRejected(
             f"{self._named(new)}: the WAL lacks the old row, as of a partition without REPLICA IDENTITY FULL",
             "run: ALTER TABLE … REPLICA IDENTITY FULL for each partition; then begin anew: zephyr bridge new-epoch",

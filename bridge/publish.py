@@ -20,7 +20,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 
 from bridge.change import Position
-from bridge.errors import EpochLost, Fenced, StreamUnfit, Unreachable
+from bridge.errors import EpochLost, Fenced, HistoryGone, StreamUnfit, Unreachable
 from bridge.jetstream import FENCED, JetStream, JetStreamError, Outbound, StoredMessage
 from bridge.outgoing import Outgoing, head_of
 from bridge.postgres import Source
@@ -97,12 +97,12 @@ class Publisher:
         """The last position mark.
 
         Raises:
-            StreamUnfit: no position mark is left, so nobody knows what is stored.
+            HistoryGone: no position mark is left, so nobody knows what is stored.
             EpochLost: the mark is of another epoch or of another Postgres.
         """
         last = await self._jetstream.last(fmt.POSITION_SUBJECT)
         if last is None:
-            raise StreamUnfit(
+            raise HistoryGone(
                 "the stream has no position mark left: what it holds of the source cannot be known",
                 "begin a new epoch with: zephyr bridge new-epoch",
             )
@@ -220,6 +220,16 @@ class Publisher:
         if state.max_bytes and size >= state.max_bytes // 4:
             return True
         return bool(state.max_age_s) and time.monotonic() - written_at >= state.max_age_s / 4
+
+    async def begin_epoch(self) -> None:
+        """Writes the first marks of a new epoch into a stream that holds an older one.
+
+        Its owner mark, of term 0, fences whoever still writes the older epoch. The position mark
+        comes last: without it the epoch is not begun, and beginning it again is the mend.
+        """
+        last = await self._jetstream.last(fmt.OWNER_SUBJECT)
+        await self._write_owner(last.sequence if last is not None else 0)
+        await self.mark(Position(0, 0), 0, 0)
 
     async def _write_owner(self, expected: int) -> None:
         mark = OwnerMark(

@@ -28,6 +28,7 @@ from bridge.plan import Draft
 from bridge.publish import Publisher
 from bridge.reject import reject
 from bridge.sender import Sender
+from bridge.watermarks import Window
 from protos.events.v1.rejected_pb2 import DeadLetter
 
 log = structlog.get_logger("bridge")
@@ -89,6 +90,8 @@ class Pump:
         self._skips_transaction = False
         self._index = 0
         self._held: tuple[Draft, int] | None = None
+        self.window: Window | None = None
+        """Asked at each change and commit: rows of a backfill go between two transactions."""
         self.on_message: Callable[[LogicalMessage], None] | None = None
         """Told of each logical message of ours, in its place among the changes; must not block."""
 
@@ -177,8 +180,10 @@ class Pump:
             )
         elif isinstance(message, Commit):
             self._queue_held(count=self._index)
-            self._begin = None
+            begin, self._begin = self._begin, None
             self.outbox.reached(message.end_lsn)
+            if self.window is not None and begin is not None:
+                self.outbox.insert(self.window.committed(begin), self.window.stored)
         elif isinstance(message, LogicalMessage):
             if self.on_message is not None:
                 self.on_message(message)
@@ -186,6 +191,8 @@ class Pump:
             assert message is None or isinstance(message, Relation)
 
     def _change(self, change: RowChange | Truncate) -> None:
+        if self.window is not None:
+            self.window.change(change)
         for draft in self._encoder.encode(change):
             if self._held is not None:
                 self._queue_held(count=0)

@@ -21,10 +21,12 @@ from typing import Any
 import psycopg
 import structlog
 
-from bridge.change import Position
+from bridge.backfill import Backfiller
+from bridge.change import LogicalMessage, Position
 from bridge.dead_letters import DeadLetters
 from bridge.encode import Encoder
-from bridge.errors import BridgeError, EpochLost, Fenced, SlotBusy, StreamUnfit, Unreachable
+from bridge.epoch import start_new_epoch
+from bridge.errors import BridgeError, EpochLost, Fenced, HistoryGone, SlotBusy, Unreachable
 from bridge.feedback import Feedback
 from bridge.fit import FittedMapping, check_fit
 from bridge.heartbeat import Heartbeat
@@ -33,11 +35,13 @@ from bridge.jetstream import JetStream, connect_nats
 from bridge.ledger import Ledger
 from bridge.mapping import Mapping
 from bridge.postgres import SlotState, translate
+from bridge.progress import CopyProgress
 from bridge.publication import ensure_publication
 from bridge.publish import Publisher, Tail
 from bridge.pump import Pump
 from bridge.settings import BridgeSettings
 from bridge.slot import ReplicationConnection, open_replication
+from bridge.snapshot import Snapshot
 from bridge.status import Status, answer_status
 from bridge.stream import StreamState, create_stream, fit_stream, new_epoch, read_stream
 from protos.events.v1.mark_pb2 import PositionMark
@@ -64,7 +68,8 @@ class Term:
 class Bridge:
     """Turns the commits of one source into one stream, until it is cancelled.
 
-    ``on_term`` is told each term that streams, and None when it is over.
+    ``on_term`` is told each term that streams, and None when it is over; ``on_progress`` how far
+    a copy of the tables is.
     """
 
     def __init__(
@@ -72,17 +77,22 @@ class Bridge:
         settings: BridgeSettings,
         mapping: Mapping,
         on_term: Callable[[Term | None], None] = lambda _: None,
+        on_progress: Callable[[CopyProgress], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._mapping = mapping
         self._on_term = on_term
+        self._on_progress = on_progress
         self._has_streamed = False
+        self._has_renewed = False
+        # Both servers were there and fit: a copy that takes hours goes on as a stream does.
+        self._has_copied = False
         self._pause_s = _PAUSE_MIN_S
         self._heartbeat = Heartbeat(settings)
         self._status = Status(settings, self._heartbeat)
 
     async def run(self) -> None:
-        """Runs terms for ever. Until the first one streams, an unreachable server is an error.
+        """Runs terms for ever. Until the first one copies or streams, an unreachable server is an error.
 
         Raises:
             BridgeError: what cannot be mended by trying again.
@@ -96,6 +106,14 @@ class Bridge:
             try:
                 async with AsyncExitStack() as stack:
                     await self._run_term(stack)
+            except (EpochLost, HistoryGone) as exc:
+                # Once: what a new epoch does not mend is not mended by another one.
+                if self._settings.on_epoch_lost != "renew" or self._has_renewed:
+                    raise
+                self._has_renewed = True
+                log.warning("the epoch is lost, beginning a new one", cause=exc.message)
+                await start_new_epoch(self._settings)
+                continue
             except (Unreachable, SlotBusy, Fenced) as exc:
                 if not self._goes_on_after(exc):
                     raise
@@ -110,7 +128,7 @@ class Bridge:
 
     def _goes_on_after(self, exc: BridgeError) -> bool:
         if isinstance(exc, Unreachable):
-            return self._has_streamed or self._status.stood_by
+            return self._has_streamed or self._has_copied or self._status.stood_by
         # The other one leads: to a standby that is no error. It waits again. See docs/decisions/007.
         return self._settings.standby
 
@@ -144,11 +162,28 @@ class Bridge:
         self._check_slot(slot, await publisher.read_mark())
         await publisher.begin_term()
         tail = await publisher.read_tail()
-        wal_lsn = await self._open_slot(replication, publisher, tail, slot)
 
-        encoder = Encoder(
-            fitted, source.system_id, source.database, state.epoch, self._event_limit(jetstream.max_payload)
-        )
+        def make_encoder() -> Encoder:
+            limit = self._event_limit(jetstream.max_payload)
+            return Encoder(fitted, source.system_id, source.database, state.epoch, limit)
+
+        async def copy_tables() -> int:
+            self._has_copied = True
+            return await Snapshot(
+                settings,
+                replication,
+                jetstream,
+                publisher,
+                fitted,
+                source,
+                state,
+                make_encoder(),
+                self._on_progress,
+            ).run()
+
+        wal_lsn = await self._open_slot(replication, publisher, tail, slot, copy_tables)
+
+        encoder = make_encoder()
         ledger = Ledger(settings.hold_back_s)
         ledger.stored(wal_lsn, time.monotonic())
         pump = Pump(
@@ -161,12 +196,21 @@ class Bridge:
             settings.mark_interval_s,
             self._letters_of(jetstream, state.epoch),
         )
-        pump.on_message = self._heartbeat.heard
+        backfiller = Backfiller(
+            settings.postgres_dsn, jetstream, fitted, make_encoder(), source.system_id, state.epoch
+        )
+        pump.window = backfiller.window
+
+        def heard(message: LogicalMessage) -> None:
+            self._heartbeat.heard(message)
+            backfiller.window.heard(message)
+
+        pump.on_message = heard
         feedback = Feedback(replication, ledger, settings.mark_interval_s, sender_timeout_s)
         await replication.start(settings.slot, settings.publication)
         self._status.streams(state.epoch, publisher.term, pump, ledger, feedback)
         self._streams(Term(settings.slot, settings.stream, state.epoch, publisher.term, tail.position))
-        await _run_together(pump.run(), feedback.run())
+        await _run_together(pump.run(), feedback.run(), backfiller.run())
 
     def _lock_wait_s(self, sender_timeout_s: float) -> float:
         if self._settings.standby:
@@ -197,7 +241,7 @@ class Bridge:
         if info is not None:
             return fit_stream(info, self._settings)
         if slot is not None:
-            raise StreamUnfit(
+            raise HistoryGone(
                 f"there is no stream {self._settings.stream!r}, but a slot {self._settings.slot!r} that fed one:"
                 " what it held is gone",
                 "restore the stream, name the right ones with ZEPHYR_STREAM and ZEPHYR_SLOT, or run:"
@@ -228,14 +272,22 @@ class Bridge:
             )
 
     async def _open_slot(
-        self, replication: ReplicationConnection, publisher: Publisher, tail: Tail, slot: SlotState | None
+        self,
+        replication: ReplicationConnection,
+        publisher: Publisher,
+        tail: Tail,
+        slot: SlotState | None,
+        copy_tables: Callable[[], Awaitable[int]],
     ) -> int:
         """Makes the slot if need be; gives the WAL position up to which the stream is known to be whole."""
         self._check_slot(slot, tail.mark)
         wal_lsn = tail.mark.wal_lsn
         if slot is None:
             log.info("making the slot", slot=self._settings.slot)
-            wal_lsn = await replication.create_slot(self._settings.slot)
+            if self._settings.snapshot == "initial":
+                wal_lsn = await copy_tables()
+            else:
+                wal_lsn = await replication.create_slot(self._settings.slot)
         elif not wal_lsn:
             wal_lsn = slot.confirmed_lsn
         # Each term renews both marks, so that no number of short terms makes a limit evict one.
@@ -260,30 +312,11 @@ class Bridge:
 
     def _streams(self, term: Term) -> None:
         self._has_streamed = True
+        self._has_renewed = False
         self._pause_s = _PAUSE_MIN_S
         self._heartbeat.lead()
         log.info("streaming", slot=term.slot, stream=term.stream, epoch=term.epoch, term=term.term)
         self._on_term(term)
-
-
-async def start_new_epoch(settings: BridgeSettings) -> None:
-    """Removes the stream and the slot, so that the next run begins a new history.
-
-    Raises:
-        SlotBusy: a bridge is running.
-    """
-    async with AsyncExitStack() as stack:
-        replication = await open_replication(settings.postgres_dsn)
-        stack.push_async_callback(replication.close)
-        await replication.lock(settings.slot, settings.lock_wait_s)
-        connection = await connect_nats(settings.nats_url, settings.publish_timeout_s)
-        stack.push_async_callback(connection.close)
-        jetstream = JetStream(connection, settings.stream, settings.publish_timeout_s)
-        # The stream goes first: a slot without a stream is refused, a stream without its slot as well.
-        if await read_stream(jetstream) is not None:
-            await jetstream.api(f"STREAM.DELETE.{settings.stream}")
-        if await replication.slot_state(settings.slot) is not None:
-            await replication.drop_slot(settings.slot)
 
 
 async def _run_together(*parts: Coroutine[Any, Any, None]) -> None:

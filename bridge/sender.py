@@ -89,6 +89,8 @@ class Sender:
         finally:
             self.in_flight = self.in_flight_bytes = 0
         self.stored, self.stored_lsn = unit.position, unit.wal_lsn
+        for tell in unit.told:
+            tell()
         if is_due and count > 1:
             self._marked()
 

@@ -27,7 +27,8 @@ class BridgeSettings(BaseSettings):
 
     Limits of 0 mean none. ``hold_back_s`` is how long the slot is held back behind what the
     broker acknowledged: at least the broker's sync interval, whose default is two minutes;
-    0 is right with ``sync_interval: always`` or three replicas.
+    0 is right with ``sync_interval: always`` or three replicas. ``snapshot`` says whether an epoch
+    begins with a copy of the tables.
     """
 
     model_config = SettingsConfigDict(env_prefix="ZEPHYR_", populate_by_name=True, extra="ignore")
@@ -43,6 +44,13 @@ class BridgeSettings(BaseSettings):
     stream_max_bytes: Annotated[int, Field(ge=0)] = 0
     stream_max_msgs: Annotated[int, Field(ge=0)] = 0
     stream_replicas: Annotated[int, Field(ge=1, le=5)] = 1
+
+    snapshot: Literal["initial", "never"] = "initial"
+    snapshot_workers: Annotated[int, Field(ge=1, le=32)] = 2
+    snapshot_max_rows_per_s: Annotated[int, Field(ge=0)] = 0
+    on_epoch_lost: Annotated[
+        Literal["stop", "renew"], Field(validation_alias=_env("ZEPHYR_BRIDGE_ON_EPOCH_LOST"))
+    ] = "stop"
 
     max_event_bytes: Annotated[
         int,

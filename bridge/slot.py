@@ -128,6 +128,31 @@ class ReplicationConnection:
         )
         return parse_lsn(str(rows[0][1]))
 
+    async def create_temporary_slot(self, slot: str) -> tuple[int, str]:
+        """A slot that ends with this session, and the name of the snapshot of its consistent point.
+
+        The snapshot can be entered as long as nothing else is asked of this session.
+        """
+        await self._rows(
+            "SELECT set_config(name, '0', false) FROM pg_settings"
+            " WHERE name IN ('idle_session_timeout', 'idle_in_transaction_session_timeout')"
+        )
+        rows = await self._rows(
+            f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
+        )
+        return parse_lsn(str(rows[0][1])), str(rows[0][2])
+
+    async def drop_any(self, slot: str) -> None:
+        """Drops a slot of that name if there is one; an invalidated one as well."""
+        if await self._rows(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}'"):  # noqa: S608
+            await self.drop_slot(slot)
+
+    async def copy_slot(self, source: str, target: str) -> None:
+        """A lasting slot that stands where the temporary one of another session stands."""
+        await self._rows(
+            f"SELECT lsn FROM pg_copy_logical_replication_slot('{source}', '{target}', false)"  # noqa: S608
+        )
+
     async def drop_slot(self, slot: str) -> None:
         """Drops the slot, waiting until nobody reads it."""
         await self._rows(f"DROP_REPLICATION_SLOT {slot} WAIT")

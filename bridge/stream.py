@@ -45,6 +45,14 @@ async def read_stream(jetstream: JetStream) -> dict[str, Any] | None:
         raise
 
 
+def epoch_after(former: str) -> str:
+    """A new epoch that sorts after another one, whatever the clocks said."""
+    epoch = new_epoch()
+    if epoch > former:
+        return epoch
+    return f"{int(former[:12], 16) + 1:012x}{epoch[12:]}"
+
+
 async def create_stream(jetstream: JetStream, settings: BridgeSettings, epoch: str) -> StreamState:
     """Makes the stream.
 

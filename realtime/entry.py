@@ -49,6 +49,11 @@ class Entry:
     def is_internal(self) -> bool:
         return self.subject is None
 
+    @property
+    def stands_alone(self) -> bool:
+        """Whether it says what a snapshot found of a row: no transaction is open at that place."""
+        return self.commit is None and self.subject is not None and self.subject.suffix == "row"
+
 
 def make_entry(
     epoch: str,

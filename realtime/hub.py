@@ -103,6 +103,8 @@ class Hub:
             self.head_timestamp_ns = entry.timestamp_ns
             if entry.commit is not None:
                 self._is_open = entry.commit.count == 0
+            elif entry.stands_alone:
+                self._is_open = False
             if (
                 not self._is_open
                 or len(self._held) > limits.whole_transaction_events

@@ -19,7 +19,6 @@ from realtime.entry import Entry
 
 KIND = "membership"
 _ENDED_KEPT = 100_000
-_BEGINS = (fmt.CREATED, fmt.UPDATED, fmt.ENTERED)
 _ENDS = (fmt.DELETED, fmt.LEFT)
 
 
@@ -35,7 +34,7 @@ class Memberships:
         """Takes in what begins in a run of entries; called before they are matched."""
         for entry in entries:
             subject = entry.subject
-            if subject is not None and subject.kind == KIND and entry.verb in _BEGINS:
+            if subject is not None and subject.kind == KIND and entry.verb in fmt.STATES:
                 user = _user_of(entry)
                 if user is not None:
                     self._forget(subject.workspace, subject.entity, entry.sequence)

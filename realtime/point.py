@@ -24,12 +24,13 @@ class Point(NamedTuple):
     def after(self, entry: Entry) -> Point:
         """The point right after the next entry."""
         place = entry.commit
+        still_open = 0 if entry.stands_alone else self.open_lsn
         return Point(
             entry.sequence,
             entry.timestamp_ns,
             self.stored + 1,
             self.internal + entry.is_internal,
-            self.open_lsn if place is None else 0 if place.count else place.lsn,
+            still_open if place is None else 0 if place.count else place.lsn,
         )
 
     def renumbered(self, stored: int, internal: int) -> Point:

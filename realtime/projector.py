@@ -35,7 +35,6 @@ from realtime.errors import StoreUnavailable
 
 KINDS = ("note", "user")
 
-_STATES = (fmt.CREATED, fmt.UPDATED, fmt.ENTERED)
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
@@ -120,7 +119,7 @@ class Projector:
                 # What the row is now is not in the stream: reads ask Postgres.
                 if subject.entity != fmt.NONE:
                     states[key] = Forget(*key, cursor)
-            elif entry.verb in _STATES:
+            elif entry.verb in fmt.STATES:
                 model = self._model(subject, entry)
                 states[key] = Forget(*key, cursor) if model is None else Put(*key, cursor, model)
         return [*clears.values(), *states.values()]

@@ -13,8 +13,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_format as fmt
+from protos.events.v1.mark_pb2 import OwnerMark
 from realtime.delivery import Delivery, deliver
 from realtime.entry import Entry
 from realtime.errors import CursorReset, RealtimeError, SourceUnavailable
@@ -26,6 +28,8 @@ from realtime.point import Point
 log = structlog.get_logger("source")
 
 _PAUSE_S = 0.5
+_OWNER = fmt.OWNER_SUBJECT.rpartition(".")[2]
+"""The verb of owner marks: an epoch begins with one, also when it begins in a stream that is there."""
 _MEMBERSHIPS = f"{fmt.ROOT}.{fmt.SHARD}.*.{MEMBERSHIP}.*.row"
 
 
@@ -78,8 +82,13 @@ class Source:
         """Hands over what was delivered, up to a gap that retention made under the consumer.
 
         Raises:
-            SourceUnavailable: there is such a gap. The next session ends the subscriptions.
+            SourceUnavailable: there is such a gap, or a new epoch began in the stream. The next session
+                ends the subscriptions.
         """
+        newer = _before_newer_epoch(self._hub.epoch, entries)
+        if newer is not None:
+            await self._take(entries[:newer])
+            raise SourceUnavailable("a new epoch began")
         whole = entries[: _before_gap(self._hub.head, entries)]
         if len(whole) < len(entries):
             state = await self._reader.state()
@@ -164,3 +173,19 @@ def _before_gap(after: int, entries: list[Entry]) -> int:
         if entry.sequence != after + index + 1:
             return index
     return len(entries)
+
+
+def _before_newer_epoch(epoch: str, entries: list[Entry]) -> int | None:
+    """How many entries stand before the first mark of an epoch that sorts after this one; None without one.
+
+    An older epoch's marks are history: the stream stays when a new epoch begins in it.
+    """
+    for index, entry in enumerate(entries):
+        if entry.is_internal and entry.verb == _OWNER:
+            try:
+                mark = OwnerMark.FromString(entry.payload)
+            except DecodeError:
+                continue
+            if mark.epoch > epoch:
+                return index
+    return None

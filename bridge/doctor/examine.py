@@ -41,6 +41,10 @@ async def examine(
     findings: list[Finding] = []
     facts = await _source(settings, mapping, findings)
     broker = await _broker(settings, system_url, findings)
+    if facts is not None and facts.slot is None and broker is not None and broker.position is not None:
+        # A bridge's first start may have made its slot between the two.
+        facts = await _source(settings, mapping, findings)
+        broker = await _broker(settings, system_url, findings)
     tried: Probe | None = None
     if broker is not None:
         url = app_url if app_url is not None else anonymous(settings.nats_url)

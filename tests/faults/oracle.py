@@ -23,7 +23,7 @@ from tests.fixtures.stream_reader import OWNER, Reader, Stored
 
 W1, W2 = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 PAUSE_S = 0.01
-SET_OF = ("created", "updated", "entered")
+SET_OF = ("created", "updated", "entered", "read")
 
 
 class Change(NamedTuple):

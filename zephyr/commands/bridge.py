@@ -9,18 +9,22 @@ from typing import Annotated
 
 import typer
 
+from bridge.epoch import start_new_epoch
 from bridge.mapping import load_mapping
-from bridge.run import Bridge, Term, start_new_epoch
+from bridge.run import Bridge, Term
 from bridge.settings import BridgeSettings, load_settings
 from zephyr.commands import dead_letters
+from zephyr.commands.backfill import backfill
 from zephyr.commands.bridge_status import show_status, watch_status
 from zephyr.console import CommandError, console, run
+from zephyr.copy_bar import CopyBar
 from zephyr.files import write_json
 from zephyr.logs import configure_logs
 from zephyr.signals import on_stop
 
 app = typer.Typer(no_args_is_help=True, help="Turn Postgres' committed changes into the stream.")
 app.add_typer(dead_letters.app, name="deadletters")
+app.command()(backfill)
 
 NatsUrl = Annotated[str | None, typer.Option(help="NATS server with JetStream.", envvar="ZEPHYR_NATS_URL")]
 PostgresDsn = Annotated[
@@ -52,7 +56,11 @@ def run_bridge(
         ),
     ] = None,
 ) -> None:
-    """Stream changes until SIGTERM. Goes on by itself when Postgres or NATS went away and came back."""
+    """Stream changes until SIGTERM. Goes on by itself when Postgres or NATS went away and came back.
+
+    The first run of an epoch copies the mapped tables into the stream, and streams from there on
+    (ZEPHYR_SNAPSHOT=never leaves that out).
+    """
     configure_logs()
     settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping, standby=standby)
     run(_run(settings, ready_file))
@@ -64,19 +72,20 @@ def new_epoch(
     postgres_dsn: PostgresDsn = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove the stream and the slot, so that the next run begins a new history.
+    """Begin a new history in the stream, with the tables as they are at the next run.
 
-    Needed when the bridge says that what the stream holds can no longer be continued. Every
-    subscriber is told to start anew. Changes between the old and the new slot are not in the stream.
+    Needed when the bridge says that what the stream holds can no longer be continued. Its messages
+    stay until the stream's limits take them; every subscriber is told to start anew. The next run
+    copies the tables, and says of what vanished in between that it is deleted. The slot is made anew.
     """
     settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn)
     if not yes and not typer.confirm(
-        f"Remove the stream {settings.stream!r} with all its events, and the slot {settings.slot!r}?",
+        f"Begin a new epoch in the stream {settings.stream!r}, and drop the slot {settings.slot!r}?",
         err=True,
     ):
-        raise CommandError("nothing was removed", exit_code=1)
+        raise CommandError("nothing was changed", exit_code=1)
     run(start_new_epoch(settings))
-    console.print("removed; the next [bold]zephyr bridge run[/bold] begins a new epoch")
+    console.print("the next [bold]zephyr bridge run[/bold] begins the new epoch with a copy of the tables")
 
 
 @app.command("status")
@@ -108,7 +117,8 @@ async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
         else:
             write_json(ready_file, {"slot": term.slot, "term": term.term, "pid": os.getpid()})
 
-    bridge = asyncio.ensure_future(Bridge(settings, load_mapping(settings.mapping), streams).run())
+    bar = CopyBar(console)
+    bridge = asyncio.ensure_future(Bridge(settings, load_mapping(settings.mapping), streams, bar.show).run())
     on_stop(bridge.cancel)
     try:
         await bridge
@@ -116,3 +126,5 @@ async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
         # Whatever was under way is read back from the stream by the next term.
         if not bridge.cancelled():
             raise
+    finally:
+        bar.stop()

@@ -52,7 +52,7 @@ class Fold:
             return
         states, deleted = self.states[place.kind], self.deleted[place.kind]
         self.last_sequence[place.kind] = sequence
-        if verb in (fmt.CREATED, fmt.UPDATED, fmt.ENTERED):
+        if verb in fmt.STATES:
             model: Model = getattr(Event.FromString(payload), place.kind)
             states[place.entity] = state_of(place.kind, model)
             deleted.discard(place.entity)

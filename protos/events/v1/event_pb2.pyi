@@ -55,7 +55,8 @@ class Event(_message.Message):
     """[id] Unique: {system id}.{epoch}.{commit LSN}.{index} for a change of a row."""
     type: _builtins.str
     """[type] {kind}.{verb}, such as "note.updated". Verbs of rows: created, updated,
-    deleted, truncated, entered, left; and rejected for a change that could not become an event.
+    deleted, truncated, entered, left, read (a copy of the tables found it), and rejected for a
+    change that could not become an event.
     """
     source: _builtins.str
     """[source] URI reference of where it happened: /postgres/{system id}/{database}/{schema}.{table}."""

@@ -89,7 +89,7 @@ class OwnerMark(_message.Message):
     epoch: _builtins.str
     """The stream's epoch."""
     term: _builtins.int
-    """Counts the terms of this epoch, from 1."""
+    """Counts the terms of this epoch, from 1; 0 in the mark with which an epoch begins in a stream that was there."""
     owner: _builtins.str
     """Which process: host, process id and a random part."""
     started_at: _builtins.int

@@ -5,7 +5,7 @@ and the server meet nowhere else. Nothing here does I/O. ``docs/stream-format.md
 the same in prose, and a contract test holds both against a stream that the bridge wrote.
 
     zephyr.<shard>.<workspace>.<kind>.<entity id>.<row|event>
-    zephyr._mark.<shard>.<position|owner>
+    zephyr._mark.<shard>.<position|owner|snapshot|backfill>
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ NONE = "_"
 MARKS = "_mark"
 OWNER_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.owner"
 POSITION_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.position"
+BACKFILL_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.backfill"
+SNAPSHOT_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
 
 DEAD_LETTERS = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
@@ -54,7 +56,11 @@ ENTERED = "entered"
 LEFT = "left"
 REJECTED = "rejected"
 """A change whose row could not become an event: the entity's state is not known from here."""
-ROW_VERBS = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, REJECTED)
+READ = "read"
+"""A row as a snapshot found it: its whole state, and no change of a transaction."""
+ROW_VERBS = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, READ, REJECTED)
+STATES = (CREATED, UPDATED, ENTERED, READ)
+"""After these the row stands as the event says."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\Z")
 
@@ -127,3 +133,14 @@ def parse_commit(text: str) -> CommitPlace:
 def event_id(system_id: str, epoch: str, lsn: int, index: int) -> str:
     """The id of a change of a row: ``{system id}.{epoch}.{commit LSN}.{index}``."""
     return f"{system_id}.{epoch}.{format_lsn(lsn)}.{index}"
+
+
+def state_id(system_id: str, epoch: str, lsn: int, mark: Literal["r", "d"], subject: Subject) -> str:
+    """The id of what a snapshot at ``lsn`` says of an entity: that it was read, or that it is gone."""
+    place = f"{subject.workspace}.{subject.kind}.{subject.entity}"
+    return f"{system_id}.{epoch}.{format_lsn(lsn)}.{mark}.{place}"
+
+
+def backfill_subject(stream: str) -> str:
+    """Where a bridge is asked for a backfill: no subject of the stream."""
+    return f"zephyr_bridge.backfill.{stream}"

@@ -1,0 +1,328 @@
+"""The copy of the tables with which an epoch begins: whole, once, and joined to the changes without a seam."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from bridge.epoch import start_new_epoch
+from bridge.errors import EventRejected
+from bridge.mapping import load_mapping
+from bridge.progress import CopyProgress
+from bridge.run import Bridge
+from bridge.settings import BridgeSettings
+from bridge.slot import ReplicationConnection
+from protos.events.v1.snapshot_pb2 import SnapshotMark
+from tests.faults.oracle import Writer, check_order, more, writing
+from tests.fixtures.bridge import RunningBridge, running, settings_for
+from tests.fixtures.bridge_process import BridgeProcess
+from tests.fixtures.eventually import eventually
+from tests.fixtures.stream_reader import Reader, Stored, open_reader
+from tests.fixtures.stream_states import check_states, read_all
+from tests.integration.bridge_command import UNFIT, execute, refused
+from zephyr.migrations.runner import migrate
+from zephyr.stack.nats import NatsServer
+from zephyr.stack.postgres import PostgresServer
+
+SNAPSHOT = "zephyr._mark.0.snapshot"
+W1 = "11111111-1111-4111-8111-111111111111"
+
+
+def fill(dsn: str, notes: int, size: int = 100) -> None:
+    """One workspace, and so many notes in it; some users."""
+    execute(
+        dsn,
+        f"INSERT INTO workspaces (id, slug, name) VALUES ('{W1}', 'one', 'One')",
+        "INSERT INTO users (email, display_name) SELECT 'u' || g, E'tab\\t \\\\N ümlaut\\n'"
+        " FROM generate_series(1, 50) g",
+        "INSERT INTO notes (workspace_id, title, body, metadata)"
+        f" SELECT '{W1}', 'note ' || g, repeat('x', {size}), '{{\"a\": \"b\"}}'"
+        f" FROM generate_series(1, {notes}) g",
+    )
+
+
+async def marks(reader: Reader) -> list[SnapshotMark]:
+    return [SnapshotMark.FromString(m.payload) for m in await read_all(reader) if m.subject == SNAPSHOT]
+
+
+async def check(reader: Reader, dsn: str) -> list[Stored]:
+    """The stream folds to the tables, each id stands once, and changes stand in their order."""
+    await reader.caught_up(dsn, timeout=30)
+    events = [message for message in await read_all(reader) if not message.is_mark]
+    ids = [message.headers["Zephyr-Id"] for message in events]
+    assert len(set(ids)) == len(ids)
+    check_order([message for message in events if "Zephyr-Commit" in message.headers])
+    await check_states(events, dsn)
+    return events
+
+
+async def test_rows_that_were_there_before(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
+    dsn = bridge_settings.postgres_dsn
+    fill(dsn, 1500)
+    async with running(bridge_settings):
+        execute(dsn, "UPDATE notes SET title = 'later' WHERE title = 'note 1'")
+        events = await check(stream_reader, dsn)
+    read = [message for message in events if message.headers["Zephyr-Verb"] == "read"]
+    assert len(read) == 1 + 50 + 1500
+    for message in read:
+        assert "Zephyr-Commit" not in message.headers
+        assert not message.event.HasField("commit")
+        assert message.event.type.endswith(".read")
+        assert message.event.time > 1_600_000_000_000_000
+        assert message.headers["Zephyr-Schema"] == message.event.data_schema
+    found = await marks(stream_reader)
+    assert [mark.attempt for mark in found] == [1] * len(found)
+    assert found[-1].complete
+    assert found[-1].rows == len(read)
+    async with running(bridge_settings):  # it is not copied again
+        assert len(await check(stream_reader, dsn)) == len(events)
+
+
+@pytest.mark.timeout(60)
+async def test_while_others_write(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
+    dsn = bridge_settings.postgres_dsn
+    writer = Writer(dsn, 7)
+    await writer.prepare()
+    async with writing(writer):
+        await more(writer, 50)
+        fill_notes(dsn, 20_000)
+        async with running(bridge_settings.model_copy(update={"snapshot_workers": 3})):
+            await more(writer, 20)
+    async with running(bridge_settings):
+        await check(stream_reader, dsn)
+
+
+def fill_notes(dsn: str, notes: int) -> None:
+    execute(
+        dsn,
+        "INSERT INTO notes (workspace_id, title, body)"
+        f" SELECT '{W1}', 'note ' || g, repeat('x', 400) FROM generate_series(1, {notes}) g",
+    )
+
+
+@pytest.mark.timeout(120)
+async def test_killed_while_it_copies(
+    bridge_settings: BridgeSettings, bridge_process: BridgeProcess, stream_reader: Reader
+) -> None:
+    dsn = bridge_settings.postgres_dsn
+    execute(dsn, f"INSERT INTO workspaces (id, slug, name) VALUES ('{W1}', 'one', 'One')")
+    execute(dsn, "INSERT INTO workspaces (slug, name) VALUES ('two', 'Two')")
+    fill_notes(dsn, 40_000)
+    for kill_at in (1, 12_000, 30_000):
+        bridge_process.spawn()
+        before = (await stream_reader.info()).get("state", {}).get("last_seq", 0)
+
+        async def has_stored(target: int = before + kill_at) -> bool:
+            bridge_process.is_ready()
+            return bool((await stream_reader.info()).get("state", {}).get("last_seq", 0) >= target)
+
+        await eventually(has_stored, timeout=30)
+        bridge_process.kill()
+        assert not any(mark.complete for mark in await marks(stream_reader))
+        with psycopg.connect(dsn) as connection:
+            some = "SELECT id FROM notes TABLESAMPLE BERNOULLI (1)"
+            connection.execute(f"DELETE FROM notes WHERE id IN ({some})".encode())
+            connection.execute(f"UPDATE notes SET title = 'changed' WHERE id IN ({some})".encode())
+            connection.execute(
+                "UPDATE notes SET workspace_id = (SELECT id FROM workspaces WHERE slug = 'two')"
+                f" WHERE id IN ({some})".encode()
+            )
+    async with running(bridge_settings):
+        events = await check(stream_reader, dsn)
+    verbs = [message.headers["Zephyr-Verb"] for message in events]
+    assert {"read", "deleted", "left"} <= set(verbs)
+    found = await marks(stream_reader)
+    assert found[-1].complete
+    assert found[-1].attempt >= 3
+    # What an earlier attempt had stored was not read again.
+    assert found[-1].rows < 39_000
+
+
+async def test_never(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
+    fill(bridge_settings.postgres_dsn, 10)
+    async with running(bridge_settings.model_copy(update={"snapshot": "never"})):
+        await stream_reader.caught_up(bridge_settings.postgres_dsn)
+        assert await stream_reader.events() == []
+        assert await marks(stream_reader) == []
+
+
+async def test_marks_outlive_a_copy_that_the_stream_cannot_hold(
+    bridge_settings: BridgeSettings, stream_reader: Reader
+) -> None:
+    fill(bridge_settings.postgres_dsn, 2000)
+    settings = bridge_settings.model_copy(update={"stream_max_msgs": 100})
+    async with running(settings):
+        await stream_reader.caught_up(settings.postgres_dsn)
+        assert (await marks(stream_reader))[-1].complete
+    async with running(settings) as again:
+        assert again.terms[0].term == 2
+
+
+async def test_a_role_that_may_not_read(bridge_settings: BridgeSettings) -> None:
+    dsn = bridge_settings.postgres_dsn
+    role = bridge_settings.slot.replace("slot", "role")
+    execute(
+        dsn,
+        f"CREATE ROLE {role} LOGIN REPLICATION",
+        f"CREATE PUBLICATION {bridge_settings.publication} FOR TABLE"
+        " public.workspaces, public.users, public.memberships, public.notes"
+        " WITH (publish_via_partition_root = true)",
+    )
+    try:
+        await refused(
+            UNFIT,
+            "the tables cannot be copied: permission denied",
+            "SELECT",
+            "ZEPHYR_SNAPSHOT=never",
+            settings=bridge_settings.model_copy(update={"postgres_dsn": dsn.replace("zephyr@", f"{role}@")}),
+        )
+    finally:
+        execute(dsn, f"DROP ROLE {role}")
+
+
+async def test_slow_and_with_progress(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
+    fill(bridge_settings.postgres_dsn, 200)
+    said: list[CopyProgress] = []
+    streams = asyncio.Event()
+    settings = bridge_settings.model_copy(update={"snapshot_max_rows_per_s": 500})
+    bridge = Bridge(settings, load_mapping(), lambda term: streams.set() if term else None, said.append)
+    task = asyncio.ensure_future(bridge.run())
+    began = asyncio.get_running_loop().time()
+    try:
+        await asyncio.wait_for(streams.wait(), 20)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert asyncio.get_running_loop().time() - began > 0.4
+    assert said[-1].is_over
+    assert said[-1].rows == 251
+    assert [one.rows for one in said] == sorted(one.rows for one in said)
+    assert said[-1].tables == 4
+
+
+@pytest.mark.timeout(90)
+async def test_servers_go_away_while_it_copies(
+    spare_postgres: PostgresServer, nats_server: NatsServer, slot_name: str
+) -> None:
+    await asyncio.to_thread(migrate, spare_postgres.dsn)
+    dsn = spare_postgres.dsn
+    execute(dsn, f"INSERT INTO workspaces (id, slug, name) VALUES ('{W1}', 'one', 'One')")
+    fill_notes(dsn, 15_000)
+    settings = settings_for(dsn, nats_server.url, slot_name, snapshot_max_rows_per_s=2000)
+    bridge = RunningBridge(settings)
+    try:
+        for number, rows in enumerate((3_000, 7_000)):
+            async with open_reader(nats_server.url) as reader:
+
+                async def has_stored(target: int = rows) -> bool:
+                    assert not bridge.task.done(), bridge.task.exception()
+                    found = await reader.info()
+                    return bool(found.get("state", {}).get("messages", 0) >= target)
+
+                await eventually(has_stored, timeout=30)
+            if number:
+                assert spare_postgres.pid is not None
+                os.kill(spare_postgres.pid, signal.SIGQUIT)
+                await spare_postgres.wait()
+                await spare_postgres.start()
+            else:
+                await nats_server.kill()
+                await nats_server.start()
+            execute(dsn, "DELETE FROM notes WHERE id IN (SELECT id FROM notes TABLESAMPLE BERNOULLI (1))")
+        await bridge.ready(timeout=40)
+        async with open_reader(nats_server.url) as reader:
+            await check(reader, dsn)
+            assert (await marks(reader))[-1].attempt == 3
+    finally:
+        await bridge.stop()
+
+
+async def test_killed_between_the_copy_and_the_slot(
+    bridge_settings: BridgeSettings, stream_reader: Reader
+) -> None:
+    dsn = bridge_settings.postgres_dsn
+    fill(dsn, 100)
+
+    # As a kill at that moment leaves it: a whole copy and no slot.
+    async def dies(*_: object) -> None:
+        raise EventRejected("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReplicationConnection, "copy_slot", dies)
+        with pytest.raises(EventRejected):
+            async with running(bridge_settings):
+                pass
+    found = (await marks(stream_reader))[-1]
+    assert found.complete
+    execute(
+        dsn,
+        "DELETE FROM notes WHERE title = 'note 7'",
+        "UPDATE notes SET body = 'new' WHERE title = 'note 8'",
+        "INSERT INTO users (email) VALUES ('later')",
+    )
+    async with running(bridge_settings):
+        events = await check(stream_reader, dsn)
+    last = [
+        m for m in events if m.sequence > 100 and f".{found.consistent_lsn:X}." not in m.headers["Zephyr-Id"]
+    ]
+    assert sorted(message.headers["Zephyr-Verb"] for message in last) == ["deleted", "read", "read"]
+
+
+async def test_names_and_types_that_need_care(
+    postgres_dsn: str, nats_url: str, slot_name: str, stream_reader: Reader, tmp_path: Path
+) -> None:
+    """Quoted names, a key that is a text, values that COPY escapes; and a table that was rewritten."""
+    execute(
+        postgres_dsn,
+        """CREATE TABLE public."Odd ""Table" ("the key" varchar(40) PRIMARY KEY, "a,b" text, n bigint)""",
+        """ALTER TABLE public."Odd ""Table" REPLICA IDENTITY FULL""",
+        r"""INSERT INTO public."Odd ""Table" VALUES ('a', E'\\.\t\n\r\\N', 1), ('b', NULL, NULL), ('c', '', 0)""",
+    )
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text(
+        """
+[tables.'public.Odd "Table']
+kind = "note"
+message = "zephyr.models.v1.Note"
+key = "the key"
+[tables.'public.Odd "Table'.columns]
+"the key" = "id"
+"a,b" = "title"
+n = "version"
+"""
+    )
+    settings = settings_for(postgres_dsn, nats_url, slot_name)
+
+    def values(events: list[Stored]) -> dict[str, tuple[str, int]]:
+        return {m.event.note.id: (m.event.note.title, m.event.note.version) for m in events}
+
+    events: list[Stored] = []
+    for number in range(2):
+        bridge = RunningBridge(settings, load_mapping(mapping))
+        try:
+            await bridge.ready()
+            await stream_reader.caught_up(postgres_dsn)
+        finally:
+            await bridge.stop()
+        events = await stream_reader.events()
+        assert values(events)["a"] == ("\\.\t\n\r\\N", 1)
+        if not number:
+            assert values(events) == values(events) | {"b": ("", 0), "c": ("", 0)}
+            assert len(events) == 3
+            execute(
+                postgres_dsn,
+                f"SELECT pg_drop_replication_slot('{slot_name}')",
+                """DELETE FROM public."Odd ""Table" WHERE "the key" = 'b'""",
+                """VACUUM FULL public."Odd ""Table" """,
+            )
+            assert await start_new_epoch(settings) is not None
+    assert [(m.event.type, m.event.subject) for m in events[3:]] == [
+        ("note.deleted", "b"),
+        ("note.read", "a"),
+        ("note.read", "c"),
+    ]
