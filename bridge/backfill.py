@@ -183,10 +183,10 @@ class Backfiller:
             # Sent with parameters, so it is one statement whatever it says, and the transaction reads only.
             parts.append(sql.SQL("({})").format(sql.SQL(mark.condition.replace("%", "%%"))))
         query = sql.SQL(
-            "DECLARE zephyr_chunk NO SCROLL CURSOR FOR SELECT {} FROM ONLY {} WHERE {} ORDER BY {} LIMIT %s"
+            "DECLARE zephyr_chunk NO SCROLL CURSOR FOR SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT %s"
         ).format(
             sql.SQL(", ").join(map(sql.Identifier, mapping.used_columns)),
-            sql.Identifier(mapping.schema, mapping.table),
+            chunks.rows_of(table),
             sql.SQL(" AND ").join(parts),
             key,
         )

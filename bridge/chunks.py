@@ -112,7 +112,7 @@ async def hold_still(connection: AsyncConnection[Any], tables: Iterable[FittedTa
     """Keeps the tables from being rewritten or truncated, as long as the session's transaction lives."""
     await connection.execute("BEGIN")
     for table in tables:
-        await connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(_name(table)))
+        await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(rows_of(table)))
 
 
 async def enter_snapshot(connection: AsyncConnection[Any], snapshot: str) -> None:
@@ -134,7 +134,7 @@ async def snapshot_xmin(connection: AsyncConnection[Any]) -> tuple[int, int]:
 async def measure(connection: AsyncConnection[Any], table: FittedTable) -> CopiedTable:
     """How large a table is now."""
     cursor = await connection.execute(
-        "SELECT pg_relation_filenode(oid)::bigint,"
+        "SELECT coalesce(pg_relation_filenode(oid), 0)::bigint,"  # a partitioned table has none, and no blocks
         " pg_relation_size(oid) / current_setting('block_size')::bigint, reltuples::bigint"
         " FROM pg_class WHERE oid = %s",
         (table.oid,),
@@ -148,8 +148,8 @@ async def measure(connection: AsyncConnection[Any], table: FittedTable) -> Copie
 async def read_rows(connection: AsyncConnection[Any], part: Part) -> AsyncGenerator[tuple[Value, ...], None]:
     """The rows of a part, in the order of its relation's columns."""
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in part.table.relation.columns)
-    query = sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
-        columns, _name(part.table.fitted), sql.SQL(" AND ").join(_conditions(part))
+    query = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT").format(
+        columns, rows_of(part.table.fitted), sql.SQL(" AND ").join(_conditions(part))
     )
     async with connection.cursor() as cursor, cursor.copy(query) as copy:
         async for row in copy.rows():
@@ -182,5 +182,7 @@ def translate_read(exc: psycopg.Error) -> SourceUnfit | Unreachable:
     return SourceUnfit(f"the tables cannot be copied: {one_line(exc)}", "see the server's log")
 
 
-def _name(table: FittedTable) -> sql.Identifier:
-    return sql.Identifier(table.mapping.schema, table.mapping.table)
+def rows_of(table: FittedTable) -> sql.Composable:
+    """Where a statement finds the table's rows: with its partitions, without tables that inherit from it."""
+    name = sql.Identifier(table.mapping.schema, table.mapping.table)
+    return name if table.partitioned else sql.SQL("ONLY {}").format(name)

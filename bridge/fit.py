@@ -53,11 +53,14 @@ class FittedColumn:
 
 @dataclass(frozen=True, slots=True)
 class FittedTable:
-    """A mapped table with the types of the columns that the bridge reads."""
+    """A mapped table with the types of the columns that the bridge reads.
+
+    The rows of one that is ``partitioned`` are in its partitions: ``ONLY`` would find none."""
 
     mapping: TableMapping
     oid: int
     columns: dict[str, FittedColumn]
+    partitioned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def fitted(mapping: Mapping, catalog: Catalog) -> FittedMapping:
     for table in mapping.tables.values():
         live = catalog.tables[table.name]
         columns = {name: _fitted_column(live.columns[name]) for name in table.used_columns}
-        tables[table.name] = FittedTable(table, live.oid, columns)
+        tables[table.name] = FittedTable(table, live.oid, columns, live.kind == "p")
     return FittedMapping(tables)
 
 

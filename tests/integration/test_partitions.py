@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from bridge import chunks
 from bridge.errors import EventRejected, MappingMismatch
 from bridge.fit import check_fit
 from bridge.mapping import Mapping, load_mapping
@@ -208,3 +209,18 @@ async def test_the_key_is_unique_in_each_partition(postgres_dsn: str, mapping: M
     execute(postgres_dsn, "ALTER TABLE things DROP CONSTRAINT things_pkey")
     lines: list[Any] = await mismatches(postgres_dsn, mapping)
     assert any("neither the primary key nor unique" in line for line in lines)
+
+
+async def test_the_copy_reads_every_partition(postgres_dsn: str, mapping: Mapping) -> None:
+    made(postgres_dsn, "things", "one", "two", "three")
+    execute(postgres_dsn, "INSERT INTO things VALUES ('a', 1, 't'), ('b', 2, 't'), ('c', 3, NULL)")
+    connection = await chunks.connect(postgres_dsn)
+    try:
+        table = (await check_fit(connection, mapping)).tables["public.things"]
+        await chunks.hold_still(connection, [table])
+        measured = await chunks.measure(connection, table)
+        rows = [row for part in chunks.parts_of(measured) async for row in chunks.read_rows(connection, part)]
+    finally:
+        await connection.close()
+    assert [column.name for column in measured.relation.columns] == ["id", "text", "region"]
+    assert sorted(rows) == [("a", "t", "1"), ("b", "t", "2"), ("c", None, "3")]
