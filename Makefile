@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help .venv demo test check fmt protos lock clean FORCE
+.PHONY: help .venv demo test faults check fmt protos lock clean FORCE
 
 PYTHON ?= python3
 ARGS ?=
@@ -40,6 +40,9 @@ demo: $(STAMP) ## Replay this repository's history through the whole system, and
 
 test: $(STAMP) ## Run the whole test suite, on real servers (ARGS="-k cursor")
 	@$(RUN) pytest $(ARGS)
+
+faults: $(STAMP) ## Run the fault tests in their long form: hundreds of kills (ARGS="-k killed")
+	@ZEPHYR_FAULTS=long $(RUN) pytest tests/faults $(ARGS)
 
 check: $(STAMP) ## Check style, types, contracts, generated code and layers
 	@echo 'ruff: style'; $(RUN) ruff check .

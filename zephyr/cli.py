@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from zephyr.commands import bridge
+from zephyr.commands import bridge, verify
 from zephyr.commands.demo import demo
 from zephyr.commands.down import down
 from zephyr.commands.health import health
@@ -55,6 +55,7 @@ app.add_typer(bridge.app, name="bridge")
 app.command()(migrate)
 app.command()(tail)
 app.command()(demo)
+app.add_typer(verify.app, name="verify")
 app.command()(health)
 
 
