@@ -26,7 +26,7 @@ from zephyr.stack.postgres import PostgresServer
 from zephyr.stack.running import package_environment
 from zephyr.verify.bridge import Bridge
 from zephyr.verify.proxy import Mode, Proxy
-from zephyr.verify.stored import last_sequence, marked_lsn
+from zephyr.verify.stored import marked_lsn
 from zephyr.verify.truth import Truth
 from zephyr.verify.verdict import Verdict, judge
 from zephyr.verify.wait import until
@@ -81,15 +81,6 @@ class Field:
             return self.load.commits >= target
 
         await until(has, "the writers go on", seconds)
-
-    async def stored_more(self, client: Client, messages: int, seconds: float = 20.0) -> None:
-        """Waits until the stream has so many messages more."""
-        target = await last_sequence(client) + messages
-
-        async def has() -> bool:
-            return await last_sequence(client) >= target
-
-        await until(has, f"{messages} more messages in the stream", seconds)
 
     def kill_bridge(self) -> None:
         self.bridge.kill()

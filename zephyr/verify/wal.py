@@ -8,10 +8,10 @@ Source: PostgreSQL, "Logical Replication Message Formats".
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-Row = dict[str, str | None]
+Row = Mapping[str, str | None]
 """Values as texts, by the columns' names."""
 
 _UNCHANGED = object()

@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 
 WORKSPACES = tuple(str(uuid.UUID(int=number << 96 | 0x4000_8000 << 48, version=4)) for number in (1, 2, 3))
 _RETRY_S = 0.1
-_PAUSE_S = 0.01
+_PAUSE_S = 0.03
 _AHEAD_PAUSE_S = 0.2
 _MAX_NOTES = 2000
 """Above this, more is deleted than inserted."""
@@ -73,7 +73,7 @@ class Writer:
         self._load.commits += 1
 
     async def _many(self, connection: AsyncConnection) -> None:
-        count = self._chance.randint(10, 100)
+        count = self._chance.randint(10, 60)
         workspace = self._chance.choice(WORKSPACES)
         await self._run(
             connection,

@@ -1,0 +1,97 @@
+"""What is much at once, or cannot leave, does not grow the bridge: its peak of resident memory is bounded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_verified import LONG, SEED
+from zephyr.verify.field import Field, open_field
+from zephyr.verify.proxy import Mode
+from zephyr.verify.stored import marked_lsn
+from zephyr.verify.wait import until
+
+ROWS = 1_000_000 if LONG else 30_000
+TEXTS = 8 if LONG else 60
+"""Texts of 32 bytes in a row."""
+GROWTH_MIB = 64
+"""Less than the rows have: 240 MiB of text in the long form, 55 MiB in the short one, twice that as messages."""
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the peak"),
+    pytest.mark.timeout(1800 if LONG else 120),
+]
+
+
+def peak_mib(field: Field) -> float:
+    """The most that the bridge's process ever had resident."""
+    for line in Path(f"/proc/{field.bridge.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmHWM")
+
+
+async def insert(field: Field, rows: int, end: str = "COMMIT", texts: int = TEXTS) -> None:
+    async with field.database() as connection:
+        await connection.execute(
+            "BEGIN; INSERT INTO notes (workspace_id, title, body)"
+            f" SELECT w.id, 'row ' || n, repeat(md5(n::text), {texts})"
+            f" FROM (SELECT id FROM workspaces ORDER BY id LIMIT 1) AS w, generate_series(1, {rows}) AS n;"
+            f" {end}".encode()
+        )
+
+
+async def caught_up(field: Field) -> None:
+    async with field.client() as client, field.database() as connection:
+        await connection.execute("SELECT pg_logical_emit_message(true, 'test', '')")
+        row = await (await connection.execute("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn")).fetchone()
+        assert row is not None
+        target = int(row[0])
+
+        async def is_so() -> bool:
+            return await marked_lsn(client) >= target
+
+        await until(is_so, "the stream holds all", 900 if LONG else 60)
+
+
+async def test_a_large_transaction_beside_small_ones_and_a_rolled_back_one(tmp_path: Path) -> None:
+    async with open_field(tmp_path, {"fsync": "off"}) as field:
+        await insert(field, 2000)
+        await caught_up(field)
+        before, pid = peak_mib(field), field.bridge.pid
+        async with field.writing(SEED, writers=2):
+            await insert(field, ROWS // 2, "ROLLBACK")
+            await insert(field, ROWS)
+        await caught_up(field)
+        growth = peak_mib(field) - before
+        assert field.bridge.pid == pid
+        verdict = await field.verdict()
+    assert verdict.holds, verdict
+    assert verdict.events > ROWS
+    assert growth < GROWTH_MIB
+
+
+async def test_cut_off_for_long(tmp_path: Path) -> None:
+    async with open_field(tmp_path, {"fsync": "off"}) as field:
+        await insert(field, 2000)
+        await caught_up(field)
+        before, pid, term = peak_mib(field), field.bridge.pid, field.bridge.term
+        field.proxy.set(Mode.BLACKHOLE)
+        for _ in range(10):
+            await insert(field, ROWS // 10)
+
+        async def has_noticed() -> bool:
+            return field.bridge.term != term
+
+        await until(has_noticed, "the term ends")
+        field.proxy.set(Mode.CUT)
+        field.proxy.set(Mode.PASS)
+        await field.bridge.streams(term)
+        await caught_up(field)
+        growth = peak_mib(field) - before
+        assert field.bridge.pid == pid
+        verdict = await field.verdict()
+    assert verdict.holds, verdict
+    assert growth < GROWTH_MIB
