@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
 
-from tests.faults.test_verified import SEED
+from tests.faults.test_verified import LONG, SEED
 from zephyr.verify.bridge import Bridge
 from zephyr.verify.field import Field, open_field
 from zephyr.verify.stored import last_sequence, marked_lsn
@@ -39,52 +41,58 @@ async def is_past(connection: AsyncConnection, lsn: int) -> bool:
     return row is not None and int(row[0]) > lsn
 
 
-async def restore(field: Field, *, with_slot: bool) -> None:
-    """A cold copy, commits that the stream gets, and the copy put back."""
-    cluster, copy = field.postgres.data / "cluster", field.folder / "copy"
-    term = field.bridge.term
+@asynccontextmanager
+async def older_copy(folder: Path) -> AsyncIterator[Field]:
+    """A stream that is ahead of a cold copy of Postgres, which ``put_back`` restores; no bridge runs."""
+    async with open_field(folder, {"fsync": "off"}, ZEPHYR_BRIDGE_HOLD_BACK_S="0") as field:
+        await field.bridge.stop()
+        await field.postgres.stop()
+        await asyncio.to_thread(shutil.copytree, cluster_of(field), field.folder / "copy", symlinks=True)
+        await field.postgres.start()
+        async with field.writing(SEED):
+            await field.more(50)
+        assert (await field.verdict()).holds
+        await field.bridge.stop()
+        yield field
+
+
+def cluster_of(field: Field) -> Path:
+    return field.postgres.data / "cluster"
+
+
+async def put_back(field: Field, *, with_slots: bool) -> None:
     await field.postgres.stop()
-    await asyncio.to_thread(shutil.copytree, cluster, copy, symlinks=True)
+    cluster = cluster_of(field)
     owner = cluster.stat()
-    await field.postgres.start()
-    await field.bridge.streams(term)
-    async with field.writing(SEED):
-        await field.more(50)
-    async with field.client() as client:
-        before = await last_sequence(client)
-        assert before > 0
-    await field.verdict()
-    await field.bridge.stop()
-    await field.postgres.stop()
     shutil.rmtree(cluster)
-    copy.rename(cluster)
+    await asyncio.to_thread(shutil.copytree, field.folder / "copy", cluster, symlinks=True)
     for path in (cluster, *cluster.rglob("*")):
         shutil.chown(path, owner.st_uid, owner.st_gid)
-    if not with_slot:
-        # As pg_basebackup does: slots are not in a base backup.
+    if not with_slots:
         for slot in (cluster / "pg_replslot").iterdir():
             shutil.rmtree(slot)
     await field.postgres.start()
 
 
-@pytest.mark.parametrize("with_slot", [True, False])
-async def test_an_older_copy_is_refused(with_slot: bool, tmp_path: Path) -> None:
-    async with open_field(tmp_path, {"fsync": "off"}) as field:
-        await restore(field, with_slot=with_slot)
-        async with field.client() as client:
-            before = await last_sequence(client)
+async def test_an_older_copy_is_refused(tmp_path: Path) -> None:
+    async with older_copy(tmp_path) as field, field.client() as client:
+        before = await last_sequence(client)
+        # A copy of the files has the slot as it was; a base backup has none.
+        for with_slots in (True, False):
+            await put_back(field, with_slots=with_slots)
             field.bridge.spawn()
             assert await ended(field.bridge) == EXIT_EPOCH_LOST, field.bridge.log.tail()
-            assert await last_sequence(client) == before
-        assert "new-epoch" in field.bridge.log.path.read_text()
+            assert "new-epoch" in field.bridge.log.path.read_text()
+        assert await last_sequence(client) == before
 
 
+@pytest.mark.skipif(not LONG, reason="known to be open; it is in the long form")
 @pytest.mark.xfail(reason="nothing in the WAL tells an older copy apart that has overtaken the stream")
 async def test_an_older_copy_that_went_on_past_the_stream_is_refused(tmp_path: Path) -> None:
-    async with open_field(tmp_path, {"fsync": "off"}) as field:
-        await restore(field, with_slot=True)
+    async with older_copy(tmp_path) as field:
         async with field.client() as client:
             marked = await marked_lsn(client)
+        await put_back(field, with_slots=True)
         async with field.writing(SEED + 1):
             await field.more(200)
             async with field.database() as connection:
