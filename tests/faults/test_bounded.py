@@ -10,13 +10,13 @@ import pytest
 from tests.faults.test_verified import LONG, SEED
 from zephyr.verify.field import Field, open_field
 from zephyr.verify.proxy import Mode
-from zephyr.verify.stored import marked_lsn
 from zephyr.verify.wait import until
 
 ROWS = 1_000_000 if LONG else 30_000
 TEXTS = 8 if LONG else 30
 """Texts of 32 bytes in a row."""
 WARM_UP = 5000
+SECONDS = 900 if LONG else 60
 GROWTH_MIB = 40
 """Less than the rows have as messages: some 50 MiB in the short form, 500 MiB in the long one."""
 
@@ -44,29 +44,16 @@ async def insert(field: Field, rows: int, end: str = "COMMIT", texts: int = TEXT
         )
 
 
-async def caught_up(field: Field) -> None:
-    async with field.client() as client, field.database() as connection:
-        await connection.execute("SELECT pg_logical_emit_message(true, 'test', '')")
-        row = await (await connection.execute("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn")).fetchone()
-        assert row is not None
-        target = int(row[0])
-
-        async def is_so() -> bool:
-            return await marked_lsn(client) >= target
-
-        await until(is_so, "the stream holds all", 900 if LONG else 60)
-
-
 async def test_a_large_transaction_and_a_long_cut_leave_memory_bounded(tmp_path: Path) -> None:
     async with open_field(tmp_path, {"fsync": "off"}) as field:
         await insert(field, WARM_UP)
-        await caught_up(field)
+        await field.caught_up(SECONDS)
         before, pid, term = peak_mib(field), field.bridge.pid, field.bridge.term
         # Beside small transactions and one that is rolled back.
         async with field.writing(SEED, writers=2):
             await insert(field, ROWS // 3, "ROLLBACK")
             await insert(field, ROWS)
-        await caught_up(field)
+        await field.caught_up(SECONDS)
         assert peak_mib(field) - before < GROWTH_MIB
 
         field.proxy.set(Mode.BLACKHOLE)
@@ -80,7 +67,7 @@ async def test_a_large_transaction_and_a_long_cut_leave_memory_bounded(tmp_path:
         field.proxy.set(Mode.CUT)
         field.proxy.set(Mode.PASS)
         await field.bridge.streams(term)
-        await caught_up(field)
+        await field.caught_up(SECONDS)
         assert peak_mib(field) - before < GROWTH_MIB
         assert field.bridge.pid == pid
         verdict = await field.verdict()

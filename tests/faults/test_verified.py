@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from zephyr.verify.field import open_field
+from zephyr.verify.bridge import BridgeEnded
+from zephyr.verify.field import Field, open_field
 from zephyr.verify.run import FAULTS, POISON
 
 SEED = int(os.environ.get("ZEPHYR_TEST_SEED", "7"))
@@ -48,6 +49,21 @@ async def test_each_fault_after_the_other(tmp_path: Path) -> None:
 @pytest.mark.skipif(not POISON, reason="the bridge stops at a row that cannot become an event")
 async def test_a_poison_row_leaves_a_marker_and_its_neighbours_pass(tmp_path: Path) -> None:
     await happen(["poison_row"] * 3, tmp_path)
+
+
+@pytest.mark.skipif(not LONG, reason="it shows that a fault bites, and holds for the long form")
+async def test_without_hold_back_a_broker_that_forgets_is_noticed(tmp_path: Path) -> None:
+    async with open_field(tmp_path, {"fsync": "off"}, ZEPHYR_BRIDGE_HOLD_BACK_S="0") as field:
+        async with field.writing(SEED, writers=3):
+            with pytest.raises(BridgeEnded, match="the stream lost its end"):
+                await again_and_again(field, "broker_forgets", 5)
+        assert field.bridge.exit_code == 6
+
+
+async def again_and_again(field: Field, name: str, times: int) -> None:
+    chance = random.Random(SEED)
+    for _ in range(times):
+        await FAULTS[name][0](field, chance)
 
 
 async def happen(names: list[str], folder: Path) -> None:

@@ -114,7 +114,26 @@ class Field:
             await asyncio.gather(*tasks)
 
     async def verdict(self) -> Verdict:
-        """Waits until the bridge has stored all that is committed, and judges; writers have to rest."""
+        """Waits until the bridge has stored all that is committed, and judges; writers have to rest.
+
+        Raises:
+            BridgeEnded, NotWithin: it does not get there.
+        """
+        await self.caught_up()
+        return await self.judged()
+
+    async def judged(self) -> Verdict:
+        """Holds the stream, as it is, against all that is committed."""
+        async with self.client() as client, self.database() as connection:
+            await self.truth.read(connection)
+            return await judge(self.truth, client, connection)
+
+    async def caught_up(self, seconds: float = CAUGHT_UP_S) -> None:
+        """Waits until the bridge has stored all that is committed now, with nothing in its way.
+
+        Raises:
+            BridgeEnded, NotWithin: it does not get there.
+        """
         self.proxy.set(Mode.PASS)
         await self.bridge.start()
         async with self.client() as client, self.database() as connection:
@@ -125,9 +144,7 @@ class Field:
                 await self.bridge.streams()
                 return await marked_lsn(client) >= target
 
-            await until(is_there, "the stream holds all that is committed", CAUGHT_UP_S)
-            await self.truth.read(connection)
-            return await judge(self.truth, client, connection)
+            await until(is_there, "the stream holds all that is committed", seconds)
 
 
 @asynccontextmanager

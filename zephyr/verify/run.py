@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nats.errors
+import psycopg
+
 from zephyr.stack.errors import StackError
 from zephyr.verify import faults, severe
 from zephyr.verify.bridge import BridgeEnded
@@ -38,6 +41,8 @@ FAULTS: Mapping[str, tuple[Fault, int]] = {
     "broker_stalled": (severe.broker_stalled, 1),
     **({"poison_row": (faults.poison_row, 1)} if POISON else {}),
 }
+_TROUBLES = (BridgeEnded, NotWithin, StackError, nats.errors.Error, psycopg.Error)
+"""What ends the faults early, and is told with the result."""
 _READ_S = 1.0
 """How often the oracle reads the WAL, and looks how far the bridge is behind, while the run goes on."""
 
@@ -109,18 +114,27 @@ async def run_faults(
                     on_fault(name, opened)
                     await FAULTS[name][0](opened, chance)
                     result.happened[name] += 1
-            except (BridgeEnded, NotWithin, StackError) as exc:
-                result.stopped_by = f"{name}: {exc.message}"
+            except _TROUBLES as exc:
+                result.stopped_by = f"{name}: {_message(exc)}"
             finally:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
         on_fault("the verdict", opened)
         try:
-            result.verdict = await opened.verdict()
-        except (BridgeEnded, NotWithin) as exc:
-            result.stopped_by = result.stopped_by or f"at the end: {exc.message}"
+            await opened.caught_up()
+        except _TROUBLES as exc:
+            result.stopped_by = result.stopped_by or f"at the end: {_message(exc)}"
+        try:
+            # Also when it did not get there: the counts say how much is missing.
+            result.verdict = await opened.judged()
+        except _TROUBLES as exc:
+            result.stopped_by = result.stopped_by or f"at the verdict: {_message(exc)}"
         result.kills = opened.kills
     return result
+
+
+def _message(error: Exception) -> str:
+    return str(getattr(error, "message", "")) or f"{type(error).__name__}: {error}"
 
 
 async def _read(opened: Field) -> None:
