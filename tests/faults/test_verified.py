@@ -51,6 +51,18 @@ async def test_a_poison_row_leaves_a_marker_and_its_neighbours_pass(tmp_path: Pa
     await happen(["poison_row"] * 3, tmp_path)
 
 
+@pytest.mark.timeout(90)
+async def test_feedback_goes_on_while_an_acknowledgement_is_waited_for(tmp_path: Path) -> None:
+    async with open_field(tmp_path, {"fsync": "off"}, ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S="30") as field:
+        term = field.bridge.term
+        async with field.writing(SEED, writers=2):
+            await FAULTS["broker_stalled"][0](field, random.Random(SEED))
+        verdict = await field.verdict()
+        # Postgres would have ended the session, and with it the term.
+        assert field.bridge.term == term
+    assert verdict.holds, verdict
+
+
 @pytest.mark.skipif(not LONG, reason="it shows that a fault bites, and holds for the long form")
 async def test_without_hold_back_a_broker_that_forgets_is_noticed(tmp_path: Path) -> None:
     async with open_field(tmp_path, {"fsync": "off"}, ZEPHYR_BRIDGE_HOLD_BACK_S="0") as field:

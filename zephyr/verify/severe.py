@@ -63,7 +63,7 @@ async def postgres_stopped(field: Field, chance: random.Random) -> None:
 
 
 async def broker_stalled(field: Field, chance: random.Random) -> None:
-    """NATS stands still for longer than wal_sender_timeout, and the bridge keeps its session."""
+    """NATS stands still for longer than wal_sender_timeout, and than an acknowledgement is waited for."""
     stall_s = SENDER_TIMEOUT_S * chance.uniform(1.2, 1.6)
     with _frozen(field.nats.pid):
         await asyncio.sleep(stall_s)
