@@ -9,8 +9,10 @@ message left out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bridge.change import Begin, Operation, Relation, RowChange, Truncate
-from bridge.errors import ProtocolError
+from bridge.errors import MappingMismatch, ProtocolError
 from bridge.fit import FittedMapping
 from bridge.outgoing import Moment
 from bridge.plan import Draft, Origin, Plan, Row
@@ -27,6 +29,10 @@ class Encoder:
         self, fitted: FittedMapping, system_id: str, database: str, epoch: str, max_event_bytes: int
     ) -> None:
         self._fitted = fitted
+        self.commit_lsn = 0
+        """Of the transaction whose changes are encoded: it says whether a table's version is older than the check."""
+        self.altered: Callable[[Plan, Relation], None] = _refuse
+        """Told of a relation version that the mapping cannot take, before its first row; may raise."""
         self._origin = Origin(system_id, database, epoch, max_event_bytes, f"{system_id}.{epoch}.")
         # The last version seen of each relation, by oid; None for one that is not mapped.
         self._plans: dict[int, tuple[Relation, Plan | None]] = {}
@@ -40,7 +46,7 @@ class Encoder:
 
         Raises:
             EventRejected: a row lacks what its event needs.
-            MappingMismatch: the relation is not the one that the mapping was checked against.
+            MappingMismatch: the relation is none that the mapping can take; unless ``altered`` says otherwise.
         """
         if type(change) is Truncate:
             plans = (self._plan(relation) for relation in change.relations)
@@ -63,9 +69,16 @@ class Encoder:
             plan = seen[1]
         else:
             table = self._fitted.tables.get(relation.name)
-            plan = Plan(table, relation, self._origin) if table is not None else None
+            is_older = self.commit_lsn <= self._fitted.checked_lsn
+            plan = Plan(table, relation, self._origin, is_older) if table is not None else None
+            if plan is not None and plan.mismatches:
+                self.altered(plan, relation)
         self._plans[relation.oid] = (relation, plan)
         return plan
+
+
+def _refuse(plan: Plan, _: Relation) -> None:
+    raise MappingMismatch(list(plan.mismatches))
 
 
 def _present(row: Row | None) -> Row:

@@ -18,7 +18,6 @@ from psycopg import AsyncConnection
 
 from bridge import values
 from bridge.catalog import Catalog, LiveColumn, LiveTable, read_catalog
-from bridge.change import Relation
 from bridge.errors import MappingMismatch, Unreachable
 from bridge.mapping import Mapping, TableMapping
 from bridge.old_rows import generated_mismatches, identity_mismatches
@@ -62,9 +61,13 @@ class FittedTable:
 
 @dataclass(frozen=True, slots=True)
 class FittedMapping:
-    """A mapping that fits the schema, by ``schema.table``."""
+    """A mapping that fits the schema, by ``schema.table``.
+
+    ``checked_lsn`` is where the WAL ended when the schema was read: rows from before may be of
+    older versions of their tables, rows from after of newer ones."""
 
     tables: dict[str, FittedTable]
+    checked_lsn: int = 0
 
 
 async def check_fit(
@@ -79,6 +82,9 @@ async def check_fit(
         Unreachable: the connection broke.
     """
     try:
+        # Before the schema: what is committed between the two counts as newer, and is looked at again.
+        cursor = await connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+        row = await cursor.fetchone()
         catalog = await read_catalog(connection, list(mapping.tables), publication)
     except psycopg.OperationalError as exc:
         line = " ".join(str(exc).split())
@@ -86,51 +92,22 @@ async def check_fit(
     found = mismatches(mapping, catalog)
     if found:
         raise MappingMismatch(found)
-    return fitted(mapping, catalog)
+    return fitted(mapping, catalog, int(row[0]) if row is not None else 0)
 
 
-def fitted(mapping: Mapping, catalog: Catalog) -> FittedMapping:
+def fitted(mapping: Mapping, catalog: Catalog, checked_lsn: int = 0) -> FittedMapping:
     """What the encoder needs; call it when ``mismatches`` is empty."""
     tables = {}
     for table in mapping.tables.values():
         live = catalog.tables[table.name]
         columns = {name: _fitted_column(live.columns[name]) for name in table.used_columns}
         tables[table.name] = FittedTable(table, live.oid, columns)
-    return FittedMapping(tables)
+    return FittedMapping(tables, checked_lsn)
 
 
 def mismatches(mapping: Mapping, catalog: Catalog) -> list[str]:
     """Every reason why the mapping does not fit, one line each with its mend."""
     return list(_mismatches(mapping, catalog))
-
-
-def relation_mismatches(table: FittedTable, relation: Relation) -> list[str]:
-    """Where a relation of the WAL is not the table that was checked: it may be older or newer."""
-    live = {column.name: column for column in relation.columns}
-    mapping = table.mapping
-    found = []
-    for name, fitted_column in table.columns.items():
-        column = live.get(name)
-        at = f"{mapping.name}.{name}"
-        if column is None:
-            found.append(
-                f"{at}: rows in the WAL lack the column; "
-                "add it again, or take it out of the mapping, then start the bridge again"
-            )
-        elif column.type_oid != fitted_column.type_oid:
-            found.append(
-                f"{at}: rows in the WAL are of another type (oid {column.type_oid}) than the "
-                f"{fitted_column.type_text} that was checked; start the bridge again, or if it was changed "
-                "before the start, begin anew: zephyr bridge new-epoch"
-            )
-        elif name in (mapping.key, mapping.workspace) and not (
-            relation.replica_identity == "f" or column.is_key
-        ):
-            found.append(
-                f"{at}: old rows in the WAL lack the column; "
-                f"run: ALTER TABLE {mapping.name} REPLICA IDENTITY FULL; then start the bridge again"
-            )
-    return found
 
 
 def _mismatches(mapping: Mapping, catalog: Catalog) -> Iterator[str]:

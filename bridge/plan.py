@@ -13,11 +13,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from bridge.change import Begin, Relation, Unchanged, Value
-from bridge.errors import EventRejected, EventTooLarge, MappingMismatch
+from bridge.errors import EventRejected, EventTooLarge
 from bridge.fields import Emitter, emitter
-from bridge.fit import ALWAYS_TOKENS, FittedTable, relation_mismatches
+from bridge.fit import ALWAYS_TOKENS, FittedTable
 from bridge.mapping import schema_name
 from bridge.outgoing import Moment, Outgoing
+from bridge.versions import version_of
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.wire import delimited, varint
@@ -69,17 +70,16 @@ class Draft(NamedTuple):
 
 
 class Plan:
-    """The plan of one relation version.
-
-    Raises:
-        MappingMismatch: the relation lacks what the mapping was checked to have.
+    """The plan of one relation version. ``mismatches`` says why its rows cannot become events, one
+    line each: each of them is rejected then. ``is_older``: its rows are from before the mapping was checked.
     """
 
-    def __init__(self, table: FittedTable, relation: Relation, origin: Origin) -> None:
+    def __init__(
+        self, table: FittedTable, relation: Relation, origin: Origin, is_older: bool = False
+    ) -> None:
         mapping = table.mapping
-        found = relation_mismatches(table, relation)
-        if found:
-            raise MappingMismatch(found)
+        version = version_of(table, relation, is_older)
+        self.mismatches = version.mismatches
         place = {column.name: index for index, column in enumerate(relation.columns)}
         self.origin = origin
         self.table = mapping.name
@@ -104,24 +104,27 @@ class Plan:
             )
             for verb in fmt.ROW_VERBS
         }
-        self._key = place[mapping.key]
+        # A version without key or workspace is one of those whose rows are rejected.
+        self._key = place.get(mapping.key, -1)
         self._key_column = mapping.key
         self._key_is_token = table.columns[mapping.key].base_oid in ALWAYS_TOKENS
-        self._workspace = place[mapping.workspace] if mapping.workspace is not None else None
+        self._workspace = place.get(mapping.workspace, -1) if mapping.workspace is not None else None
         self._workspace_column = mapping.workspace or ""
         self._workspace_is_token = (
             mapping.workspace is not None and table.columns[mapping.workspace].base_oid in ALWAYS_TOKENS
         )
-        self._used = tuple((place[name], name) for name in mapping.used_columns)
+        self._used = tuple((place[name], name) for name in mapping.used_columns if name in place)
         fields: list[tuple[int, int, str, Emitter]] = []
         compared = []
         unknown = []
         # Whether old rows are whole. If not, they hold the replica identity alone.
         self._full = relation.replica_identity == "f"
         for name, field in mapping.columns:
+            convert = version.converters.get(name)
+            if convert is None:
+                continue
             index = place[name]
             target = mapping.message.fields_by_name[field]
-            convert = table.columns[name].converter(target)
             fields.append((target.number, index, name, emitter(target, convert)))
             if self._full or relation.columns[index].is_key:
                 compared.append((index, field))
@@ -135,6 +138,8 @@ class Plan:
 
     def update(self, old: Row | None, new: Row) -> list[Draft]:
         """``updated``; or two messages when the row went to another key or another workspace."""
+        if self.mismatches:
+            return [Draft(self, fmt.UPDATED, new, ())]
         if old is None and self._full:
             return [Draft(self, fmt.UPDATED, new, (), self._old_row_lost(new))]
         if Unchanged.TOAST in new:
@@ -165,6 +170,12 @@ class Plan:
         _, verb, row, changed, fault = draft
         if fault is not None:
             raise fault
+        if self.mismatches and row:
+            raise EventRejected(
+                f"{self._named(row)}: {self.mismatches[0].partition('; ')[0]}",
+                self.mismatches[0].partition("; ")[2],
+                reason="schema",
+            )
         entity = workspace = fmt.NONE
         data = b""
         if row:
@@ -238,8 +249,8 @@ class Plan:
 
     def route_if_possible(self, row: Row) -> tuple[str, str]:
         """Entity and workspace of a rejected row; ``_`` for what cannot stand in a subject."""
-        entity = row[self._key]
-        workspace = row[self._workspace] if self._workspace is not None else None
+        entity = row[self._key] if self._key >= 0 else None
+        workspace = row[self._workspace] if self._workspace is not None and self._workspace >= 0 else None
         return (
             entity if isinstance(entity, str) and fmt.is_token(entity) else fmt.NONE,
             workspace if isinstance(workspace, str) and fmt.is_token(workspace) else fmt.NONE,
@@ -247,7 +258,7 @@ class Plan:
 
     def key_text(self, row: Row) -> str:
         """The key as the log has it."""
-        key = row[self._key]
+        key = row[self._key] if self._key >= 0 else None
         return key if isinstance(key, str) else ""
 
     def _filled(self, old: Row | None, new: Row) -> Row:
@@ -300,7 +311,7 @@ class Plan:
         )
 
     def _named(self, row: Row) -> str:
-        key = row[self._key]
+        key = row[self._key] if self._key >= 0 else None
         return f"{self.table} {self._key_column}={'NULL' if key is None else str(key)[:80]}"
 
 

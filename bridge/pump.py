@@ -172,6 +172,7 @@ class Pump:
                 self._change(message)  # type: ignore[arg-type]
         elif isinstance(message, Begin):
             self._begin = message
+            self._encoder.commit_lsn = message.commit_lsn
             self._moment = None
             self._index = 0
             place = self.outbox.position

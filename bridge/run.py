@@ -26,24 +26,35 @@ from bridge.change import LogicalMessage, Position
 from bridge.dead_letters import DeadLetters
 from bridge.encode import Encoder
 from bridge.epoch import start_new_epoch
-from bridge.errors import BridgeError, EpochLost, Fenced, HistoryGone, SlotBusy, Unreachable
+from bridge.errors import (
+    BridgeError,
+    EpochLost,
+    Fenced,
+    HistoryGone,
+    MappingMismatch,
+    SettingInvalid,
+    SlotBusy,
+    Unreachable,
+)
 from bridge.feedback import Feedback
 from bridge.fit import FittedMapping, check_fit
 from bridge.heartbeat import Heartbeat
 from bridge.ingest import FastIngest
 from bridge.jetstream import JetStream, connect_nats
 from bridge.ledger import Ledger
-from bridge.mapping import Mapping
+from bridge.mapping import Mapping, load_mapping
 from bridge.postgres import SlotState, translate
 from bridge.progress import CopyProgress
 from bridge.publication import ensure_publication
 from bridge.publish import Publisher, Tail
 from bridge.pump import Pump
+from bridge.schema_gate import SchemaGate
 from bridge.settings import BridgeSettings
 from bridge.slot import ReplicationConnection, open_replication
 from bridge.snapshot import Snapshot
 from bridge.status import Status, answer_status
 from bridge.stream import StreamState, create_stream, fit_stream, new_epoch, read_stream
+from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
 from protos.events.v1.rejected_pb2 import DeadLetter
 
@@ -52,6 +63,8 @@ log = structlog.get_logger("bridge")
 _HEADER_ROOM_BYTES = 64 * 1024
 _PAUSE_MIN_S = 0.1
 _PAUSE_MAX_S = 5.0
+_SOUND_TERM_S = 1.0
+"""After a term that streamed for so long the pause begins anew; shorter ones let it grow."""
 _RENEWAL_LOCK_S = 5.0
 """How long the session of the term that lost the epoch may hold the lock."""
 
@@ -85,11 +98,13 @@ class Bridge:
         self._mapping = mapping
         self._on_term = on_term
         self._on_progress = on_progress
+        self._fitted: FittedMapping | None = None
         self._has_streamed = False
         self._has_renewed = self._renews = False
         # Both servers were there and fit: a copy that takes hours goes on as a stream does.
         self._has_copied = False
         self._pause_s = _PAUSE_MIN_S
+        self._streamed_at = 0.0
         self._heartbeat = Heartbeat(settings)
         self._status = Status(settings, self._heartbeat)
 
@@ -118,6 +133,15 @@ class Bridge:
                 self._has_renewed = self._renews = True
                 log.warning("the epoch is lost, beginning a new one", cause=exc.message)
                 continue
+            except MappingMismatch as exc:
+                # Before the first term that streams it is the setting up that is wrong.
+                if not self._has_streamed:
+                    raise
+                self._status.ended(exc)
+                log.error(
+                    "paused until mapping and tables fit", cause=exc.message, pause_s=round(self._pause_s, 2)
+                )
+                self._reload_mapping()
             except (Unreachable, SlotBusy, Fenced) as exc:
                 if not self._goes_on_after(exc):
                     raise
@@ -127,8 +151,20 @@ class Bridge:
                 )
             finally:
                 self._on_term(None)
+            if self._streamed_at and time.monotonic() - self._streamed_at >= _SOUND_TERM_S:
+                self._pause_s = _PAUSE_MIN_S
+            self._streamed_at = 0.0
             await asyncio.sleep(self._pause_s * random.uniform(0.5, 1))
             self._pause_s = min(self._pause_s * 2, _PAUSE_MAX_S)
+
+    def _reload_mapping(self) -> None:
+        """Reads the mapping file again: whoever mends a mismatch there need not stop the bridge."""
+        if self._settings.mapping is None:
+            return
+        try:
+            self._mapping = load_mapping(self._settings.mapping)
+        except SettingInvalid as exc:
+            log.error("the mapping file cannot be taken, going on with the former one", cause=exc.message)
 
     def _goes_on_after(self, exc: BridgeError) -> bool:
         if isinstance(exc, Unreachable):
@@ -200,6 +236,15 @@ class Bridge:
             settings.mark_interval_s,
             self._letters_of(jetstream, state.epoch),
         )
+        last_said = await jetstream.last(fmt.SCHEMA_SUBJECT)
+        gate = SchemaGate(
+            encoder,
+            pump.outbox,
+            settings.on_schema_change,
+            state.epoch,
+            last_said.payload if last_said is not None else b"",
+        )
+        encoder.altered = gate.altered
         backfiller = Backfiller(
             settings.postgres_dsn, jetstream, fitted, make_encoder(), source.system_id, state.epoch
         )
@@ -231,11 +276,18 @@ class Bridge:
                 connect_timeout=10,
                 application_name="zephyr-bridge-setup",
             ) as connection:
-                fitted = await check_fit(connection, self._mapping)
                 publication = self._settings.publication
+                try:
+                    fitted = await check_fit(connection, self._mapping)
+                except MappingMismatch:
+                    if self._fitted is None or self._settings.on_schema_change == "pause":
+                        raise
+                    # Rows of the altered table go to the dead letters, by what was checked before.
+                    return self._fitted
                 await ensure_publication(connection, publication, self._mapping.tables, create=slot is None)
                 # Now that it is there: it may filter rows or columns.
                 await check_fit(connection, self._mapping, publication)
+                self._fitted = fitted
                 return fitted
         except psycopg.OperationalError as exc:
             raise translate(exc) from exc
@@ -317,7 +369,7 @@ class Bridge:
     def _streams(self, term: Term) -> None:
         self._has_streamed = True
         self._has_renewed = False
-        self._pause_s = _PAUSE_MIN_S
+        self._streamed_at = time.monotonic()
         self._heartbeat.lead()
         log.info("streaming", slot=term.slot, stream=term.stream, epoch=term.epoch, term=term.term)
         self._on_term(term)

@@ -72,6 +72,9 @@ class BridgeSettings(BaseSettings):
     on_poison: Annotated[
         Literal["dead-letter", "stop"], Field(validation_alias=_env("ZEPHYR_BRIDGE_ON_POISON"))
     ] = "dead-letter"
+    on_schema_change: Annotated[
+        Literal["pause", "dead-letter"], Field(validation_alias=_env("ZEPHYR_BRIDGE_ON_SCHEMA_CHANGE"))
+    ] = "pause"
 
     heartbeat_s: Annotated[
         float, Field(ge=0, le=3600, validation_alias=_env("ZEPHYR_BRIDGE_HEARTBEAT_S"))

@@ -123,7 +123,7 @@ async def poison_row(field: Field, chance: random.Random) -> None:
         await connection.execute(
             "WITH w AS (SELECT id FROM workspaces ORDER BY id LIMIT 1)"
             " INSERT INTO notes (workspace_id, title, metadata)"
-            " SELECT id, 'poison ' || n, CASE WHEN n % 3 = 1 THEN '[1]'::jsonb ELSE '{}' END"
+            " SELECT id, 'poison ' || n, CASE WHEN mod(n, 3) = 1 THEN '[1]'::jsonb ELSE '{}' END"
             " FROM w, generate_series(0, %s) AS n",
             (chance.randint(2, 8),),
         )

@@ -23,7 +23,7 @@ from zephyr.verify.wait import NotWithin
 
 Fault = Callable[[Field, random.Random], Awaitable[None]]
 
-POISON = False
+POISON = True
 """Whether the bridge leaves a marker, of the verb ``rejected``, for a row that cannot become an event."""
 
 # How often each is drawn.

@@ -24,6 +24,7 @@ MARKS = "_mark"
 OWNER_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.owner"
 POSITION_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.position"
 BACKFILL_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.backfill"
+SCHEMA_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.schema"
 SNAPSHOT_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
 
 DEAD_LETTERS = "zephyr-dead"
