@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help .venv demo bench test check fmt protos lock clean FORCE
+.PHONY: help .venv demo bench test faults check fmt protos lock clean FORCE
 
 PYTHON ?= python3
 ARGS ?=
@@ -43,6 +43,9 @@ test: $(STAMP) ## Run the whole test suite, on real servers (ARGS="-k cursor")
 
 bench: $(STAMP) ## Measure the bridge beside its ceiling, on servers of its own (ARGS="--case loaded")
 	@$(RUN) zephyr bench bridge $(ARGS)
+
+faults: $(STAMP) ## Run the fault tests in their long form: hundreds of kills (ARGS="-k killed")
+	@ZEPHYR_FAULTS=long $(RUN) pytest tests/faults $(ARGS)
 
 check: $(STAMP) ## Check style, types, contracts, generated code and layers
 	@echo 'ruff: style'; $(RUN) ruff check .

@@ -5,7 +5,7 @@ moves on beside tables that are busy and not published, and the pump hands back 
 through. One that does not come back in time is an alarm; so is a slot that holds much WAL,
 which the same connection asks for. Nothing here may end the bridge: a role that may not emit
 is warned of once, a connection that broke is made again at the next beat.
-See docs/decisions/008.
+See docs/decisions/010.
 """
 
 from __future__ import annotations

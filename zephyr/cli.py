@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from zephyr.commands import bench, bridge
+from zephyr.commands import bench, bridge, verify
 from zephyr.commands.demo import demo
 from zephyr.commands.doctor import doctor
 from zephyr.commands.down import down
@@ -56,6 +56,7 @@ app.add_typer(bridge.app, name="bridge")
 app.command()(migrate)
 app.command()(tail)
 app.command()(demo)
+app.add_typer(verify.app, name="verify")
 app.command()(health)
 app.add_typer(bench.app, name="bench")
 app.command()(doctor)

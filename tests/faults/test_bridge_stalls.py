@@ -75,6 +75,7 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
                     def heard_for_long() -> bool:
                         now = session()
                         assert now["active_pid"] == before["active_pid"]
+                        assert now["reply_time"] is not None
                         return bool((now["reply_time"] - frozen["now"]).total_seconds() > 4)
 
                     await eventually(heard_for_long, timeout=20, what="feedback for four timeouts")
