@@ -172,10 +172,19 @@ class Snapshot:
             return
         reconciler = Reconciler(self._jetstream, reader, self._fitted, states, through)
         count = 0
+        batch: list[Outgoing] = []
         async with aclosing(reconciler.ends()) as ends:
             async for message in ends:
-                await self._store([message])
+                batch.append(message)
                 count += 1
+                size = sum(len(each.payload) for each in batch)
+                if len(batch) >= self._publisher.unit_messages or size >= self._publisher.unit_bytes:
+                    await self._store(batch)
+                    batch = []
+                elif self._publisher.seconds_since_mark >= self._settings.mark_interval_s:
+                    await self._renew_if_due(0, 0)
+        if batch:
+            await self._store(batch)
         log.info("held the stream against the tables", gone=count)
 
     async def _copy(

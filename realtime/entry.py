@@ -52,7 +52,7 @@ class Entry:
     @property
     def stands_alone(self) -> bool:
         """Whether it says what a snapshot found of a row: no transaction is open at that place."""
-        return self.commit is None and self.subject is not None and self.subject.suffix == "row"
+        return self.verb == fmt.READ and self.subject is not None and self.subject.suffix == "row"
 
 
 def make_entry(

@@ -133,8 +133,12 @@ async def test_killed_while_it_copies(
                 "UPDATE notes SET workspace_id = (SELECT id FROM workspaces WHERE slug = 'two')"
                 f" WHERE id IN ({some})".encode()
             )
-    async with running(bridge_settings):
+    bridge = RunningBridge(bridge_settings)
+    try:
+        await bridge.ready(timeout=60)
         events = await check(stream_reader, dsn)
+    finally:
+        await bridge.stop()
     verbs = [message.headers["Zephyr-Verb"] for message in events]
     assert {"read", "deleted", "left"} <= set(verbs)
     found = await marks(stream_reader)
