@@ -56,7 +56,7 @@ class SchemaGate:
             self._outbox.insert([Outgoing(fmt.SCHEMA_SUBJECT, "", payload)], _nothing)
         does = "pausing" if self._policy == "pause" else "its rows go to the dead letters"
         for line in plan.mismatches:
-            log.error(f"a mapped table was altered, {does}", table=plan.table, cause=line)
+            log.error("a mapped table was altered", table=plan.table, now=does, cause=line)
         if self._policy == "pause":
             raise MappingMismatch(list(plan.mismatches))
 

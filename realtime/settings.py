@@ -45,7 +45,9 @@ class ServerSettings(BaseSettings):
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds that a filter may name: those of the contract, and ZEPHYR_KINDS (comma separated)."""
-        known = {field.name for field in Event.DESCRIPTOR.oneofs_by_name["data"].fields} - {"other"}
+        # What travels in the others is no entity: any message, or why there is none.
+        known = {field.name for field in Event.DESCRIPTOR.oneofs_by_name["data"].fields}
+        known -= {"other", "rejected"}
         extra = {kind.strip() for kind in self.extra_kinds.split(",") if kind.strip()}
         return frozenset(known | {kind for kind in extra if fmt.is_token(kind)})
 
