@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import nats.errors
@@ -31,6 +32,7 @@ from bridge.postgres import one_line, parse_lsn, translate
 from bridge.states import StateEncoder
 from bridge.watermarks import PREFIX, Chunk, Window
 from protos.events.v1 import stream_format as fmt
+from protos.events.v1.rejected_pb2 import DeadLetter
 from protos.events.v1.snapshot_pb2 import BackfillMark
 
 log = structlog.get_logger("bridge")
@@ -53,6 +55,7 @@ class Backfiller:
         encoder: Encoder,
         system_id: str,
         epoch: str,
+        keep: Callable[[DeadLetter], Awaitable[None]] | None = None,
     ) -> None:
         self.window = Window()
         self._dsn = dsn
@@ -61,6 +64,7 @@ class Backfiller:
         self._encoder = encoder
         self._system_id = system_id
         self._epoch = epoch
+        self._keep = keep
         self._requests: asyncio.Queue[BackfillMark] = asyncio.Queue(1)
         self._is_busy = False
 
@@ -158,10 +162,10 @@ class Backfiller:
             self.window.expect(window_id, table.oid, table.mapping.key)
             lsn = await _emit(connection, f"{window_id}:low")
             rows, snapshot, now_us, is_last = await self._read(connection, table, mark)
-            states = StateEncoder(self._encoder, self._system_id, self._epoch, lsn, now_us)
+            states = StateEncoder(self._encoder, self._system_id, self._epoch, lsn, now_us, self._keep)
             relation = chunks.relation_of(table)
             at = [column.name for column in relation.columns].index(table.mapping.key)
-            read = {str(row[at]): states.read(relation, row) for row in rows}
+            read = {str(row[at]): await states.read(relation, row) for row in rows}
             after = BackfillMark()
             after.CopyFrom(mark)
             after.rows += len(rows)

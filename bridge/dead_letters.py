@@ -11,6 +11,7 @@ Source for the refusal: the NATS documentation, "JetStream headers":
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -35,6 +36,17 @@ class Kept:
     letter: DeadLetter
 
 
+def place_of(letter: DeadLetter) -> str:
+    """Where in the source the row stood, as a token: unique in an epoch.
+
+    A copy of the tables has no index: its rows are told apart by table and key.
+    """
+    if letter.rejected.verb != fmt.READ:
+        return f"{letter.commit_lsn:X}-{letter.index}"
+    row = hashlib.blake2b(f"{letter.rejected.table} {letter.key}".encode(), digest_size=8)
+    return f"{letter.commit_lsn:X}-r{row.hexdigest()}"
+
+
 class DeadLetters:
     """The dead letters of one event stream. ``jetstream`` is any connection's; its stream is not used."""
 
@@ -54,7 +66,7 @@ class DeadLetters:
         await self._make()
         body = letter.SerializeToString()
         parts = [body[at : at + _PART_BYTES] for at in range(0, len(body), _PART_BYTES)] or [b""]
-        place = f"{letter.commit_lsn:X}-{letter.index}"
+        place = place_of(letter)
         for number, part in enumerate(parts, 1):
             subject = f"{fmt.DEAD_LETTERS}.{fmt.SHARD}.{epoch}.{letter.kind}.{place}.{number}"
             headers = {

@@ -167,41 +167,82 @@ class Plan:
             EventRejected: the row cannot become an event.
             EventTooLarge: the payload is over the limit.
         """
-        _, verb, row, changed, fault = draft
-        if fault is not None:
-            raise fault
-        if self.mismatches and row:
+        identity = f"{moment.id_prefix}{index}"
+        place = f"{moment.place_prefix}{index}/{count}" if count else f"{moment.place_prefix}{index}"
+        entity, workspace, data = self._said(draft)
+        verb_head = self._of_verb[draft.verb][1]
+        changed_head, changed_fields = _changed(draft.changed) if draft.changed else ("", b"")
+        return Outgoing(
+            f"zephyr.{fmt.SHARD}.{workspace}.{self.kind}.{entity}.row",
+            f"{fmt.ID}: {identity}{verb_head}{place}\r\n{changed_head}",
+            self._payload(
+                draft.verb,
+                identity,
+                entity,
+                workspace,
+                moment.time_field,
+                changed_fields + moment.commit_field(index, count),
+                data,
+            ),
+        )
+
+    def state(self, draft: Draft, id_prefix: str, time_field: bytes) -> Outgoing:
+        """The message of a row's state that is no change of a transaction. Its id is the prefix with
+        the row's place in the subject behind it.
+
+        Raises:
+            EventRejected, EventTooLarge: as ``message``.
+        """
+        entity, workspace, data = self._said(draft)
+        identity = f"{id_prefix}{workspace}.{self.kind}.{entity}"
+        return Outgoing(
+            f"zephyr.{fmt.SHARD}.{workspace}.{self.kind}.{entity}.row",
+            f"{fmt.ID}: {identity}\r\n{fmt.VERB}: {draft.verb}\r\n{fmt.SCHEMA}: {self.schema}\r\n",
+            self._payload(draft.verb, identity, entity, workspace, time_field, b"", data),
+        )
+
+    def _said(self, draft: Draft) -> tuple[str, str, bytes]:
+        """Entity, workspace and the envelope's data of a draft."""
+        row = draft.row
+        if draft.fault is not None:
+            raise draft.fault
+        if not row:
+            return fmt.NONE, fmt.NONE, b""
+        if self.mismatches:
             raise EventRejected(
                 f"{self._named(row)}: {self.mismatches[0].partition('; ')[0]}",
                 self.mismatches[0].partition("; ")[2],
                 reason="schema",
             )
-        entity = workspace = fmt.NONE
-        data = b""
-        if row:
-            entity, workspace = self._route(row)
-            body = self._body(row)
-            data = self._data_tag + varint(len(body)) + body
-        identity = f"{moment.id_prefix}{index}"
-        place = f"{moment.place_prefix}{index}/{count}" if count else f"{moment.place_prefix}{index}"
-        type_source, verb_head = self._of_verb[verb]
-        changed_head, changed_fields = _changed(changed) if changed else ("", b"")
+        entity, workspace = self._route(row)
+        body = self._body(row)
+        return entity, workspace, self._data_tag + varint(len(body)) + body
+
+    def _payload(
+        self,
+        verb: str,
+        identity: str,
+        entity: str,
+        workspace: str,
+        time_field: bytes,
+        between: bytes,
+        data: bytes,
+    ) -> bytes:
         raw_id, raw_entity, raw_workspace = identity.encode(), entity.encode(), workspace.encode()
         payload = b"".join(
             (
                 _ID_TAG,
                 varint(len(raw_id)),
                 raw_id,
-                type_source,
+                self._of_verb[verb][0],
                 _SUBJECT_TAG,
                 varint(len(raw_entity)),
                 raw_entity,
-                moment.time_field,
+                time_field,
                 _WORKSPACE_TAG,
                 varint(len(raw_workspace)),
                 raw_workspace,
-                changed_fields,
-                moment.commit_field(index, count),
+                between,
                 self._schema_field,
                 data,
             )
@@ -212,11 +253,7 @@ class Plan:
                 f"over the limit of {self.origin.max_event_bytes}",
                 "raise ZEPHYR_BRIDGE_MAX_EVENT_BYTES, and the broker's max_payload above it",
             )
-        return Outgoing(
-            f"zephyr.{fmt.SHARD}.{workspace}.{self.kind}.{entity}.row",
-            f"{fmt.ID}: {identity}{verb_head}{place}\r\n{changed_head}",
-            payload,
-        )
+        return payload
 
     def _route(self, row: Row) -> tuple[str, str]:
         """Entity and workspace, as tokens of the subject."""

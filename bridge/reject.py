@@ -10,7 +10,7 @@ from __future__ import annotations
 from bridge.change import Begin, Unchanged
 from bridge.errors import EventRejected
 from bridge.outgoing import Outgoing, head_of
-from bridge.plan import Draft
+from bridge.plan import Draft, Plan
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.rejected_pb2 import DeadColumn, DeadLetter, Rejected
@@ -30,50 +30,65 @@ def reject(
 ) -> tuple[Outgoing, DeadLetter]:
     """The marker for a draft's place in its transaction, and the dead letter."""
     plan, origin = draft.plan, draft.plan.origin
-    rejected = Rejected(
-        reason=_REASONS[error.reason],
-        message=error.message[:_MESSAGE_CHARACTERS],
-        verb=draft.verb,
-        table=plan.table,
-        column=error.column,
-    )
+    identity = fmt.event_id(origin.system_id, origin.epoch, begin.commit_lsn, index)
+    event = _event(draft, error, identity, begin)
+    event.commit.lsn, event.commit.index, event.commit.count = begin.commit_lsn, index, count
+    place = {fmt.COMMIT: str(fmt.CommitPlace(begin.commit_lsn, index, count))}
+    return _marker(plan, event, place), _letter(draft, event, begin, index)
+
+
+def reject_state(draft: Draft, error: EventRejected, begin: Begin) -> tuple[Outgoing, DeadLetter]:
+    """The same for a row that a copy of the tables found: it has no place in a transaction."""
+    plan, origin = draft.plan, draft.plan.origin
     entity, workspace = plan.route_if_possible(draft.row)
-    event = Event(
-        id=fmt.event_id(origin.system_id, origin.epoch, begin.commit_lsn, index),
+    place = fmt.Subject(workspace, plan.kind, entity)
+    identity = fmt.state_id(origin.system_id, origin.epoch, begin.commit_lsn, "r", place)
+    event = _event(draft, error, identity, begin)
+    return _marker(plan, event, {}), _letter(draft, event, begin, 0)
+
+
+def _event(draft: Draft, error: EventRejected, identity: str, begin: Begin) -> Event:
+    plan = draft.plan
+    entity, workspace = plan.route_if_possible(draft.row)
+    return Event(
+        id=identity,
         type=f"{plan.kind}.{fmt.REJECTED}",
         source=plan.source,
         subject=entity,
         time=begin.commit_time_us,
         workspace_id=workspace,
         data_schema=plan.schema,
-        rejected=rejected,
+        rejected=Rejected(
+            reason=_REASONS[error.reason],
+            message=error.message[:_MESSAGE_CHARACTERS],
+            verb=draft.verb,
+            table=plan.table,
+            column=error.column,
+        ),
     )
-    event.commit.lsn, event.commit.index, event.commit.count = begin.commit_lsn, index, count
-    head = head_of(
-        {
-            fmt.ID: event.id,
-            fmt.VERB: fmt.REJECTED,
-            fmt.COMMIT: str(fmt.CommitPlace(begin.commit_lsn, index, count)),
-            fmt.SCHEMA: plan.schema,
-        }
-    )
-    marker = Outgoing(
-        str(fmt.Subject(workspace, plan.kind, entity)), head, event.SerializeToString(deterministic=True)
-    )
+
+
+def _marker(plan: Plan, event: Event, place: dict[str, str]) -> Outgoing:
+    head = head_of({fmt.ID: event.id, fmt.VERB: fmt.REJECTED, fmt.SCHEMA: plan.schema} | place)
+    subject = str(fmt.Subject(event.workspace_id, plan.kind, event.subject))
+    return Outgoing(subject, head, event.SerializeToString(deterministic=True))
+
+
+def _letter(draft: Draft, event: Event, begin: Begin, index: int) -> DeadLetter:
     letter = DeadLetter(
         id=event.id,
-        rejected=rejected,
-        kind=plan.kind,
-        key=plan.key_text(draft.row),
+        rejected=event.rejected,
+        kind=draft.plan.kind,
+        key=draft.plan.key_text(draft.row),
         commit_lsn=begin.commit_lsn,
         index=index,
         commit_time=begin.commit_time_us,
     )
-    for column, value in zip(plan.columns, draft.row, strict=True):
+    for column, value in zip(draft.plan.columns, draft.row, strict=True):
         text = value if isinstance(value, str) else None
         letter.columns.append(
             DeadColumn(
                 name=column.name, type_oid=column.type_oid, value=text, unchanged=value is Unchanged.TOAST
             )
         )
-    return marker, letter
+    return letter

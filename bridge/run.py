@@ -207,6 +207,8 @@ class Bridge:
             limit = self._event_limit(jetstream.max_payload)
             return Encoder(fitted, source.system_id, source.database, state.epoch, limit)
 
+        keep = self._letters_of(jetstream, state.epoch)
+
         async def copy_tables() -> int:
             self._has_copied = True
             return await Snapshot(
@@ -219,6 +221,7 @@ class Bridge:
                 state,
                 make_encoder(),
                 self._on_progress,
+                keep,
             ).run()
 
         wal_lsn = await self._open_slot(replication, publisher, tail, slot, copy_tables)
@@ -234,7 +237,7 @@ class Bridge:
             tail.position,
             wal_lsn,
             settings.mark_interval_s,
-            self._letters_of(jetstream, state.epoch),
+            keep,
         )
         last_said = await jetstream.last(fmt.SCHEMA_SUBJECT)
         gate = SchemaGate(
@@ -246,7 +249,7 @@ class Bridge:
         )
         encoder.altered = gate.altered
         backfiller = Backfiller(
-            settings.postgres_dsn, jetstream, fitted, make_encoder(), source.system_id, state.epoch
+            settings.postgres_dsn, jetstream, fitted, make_encoder(), source.system_id, state.epoch, keep
         )
         pump.window = backfiller.window
 

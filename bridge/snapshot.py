@@ -16,7 +16,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,7 @@ from bridge.slot import ReplicationConnection, open_replication
 from bridge.states import StateEncoder
 from bridge.stream import StreamState
 from protos.events.v1 import stream_format as fmt
+from protos.events.v1.rejected_pb2 import DeadLetter
 from protos.events.v1.snapshot_pb2 import SnapshotMark, TableProgress
 
 log = structlog.get_logger("bridge")
@@ -73,6 +74,7 @@ class Snapshot:
         state: StreamState,
         encoder: Encoder,
         report: Callable[[CopyProgress], None] = lambda _: None,
+        keep: Callable[[DeadLetter], Awaitable[None]] | None = None,
     ) -> None:
         self._settings = settings
         self._replication = replication
@@ -83,6 +85,7 @@ class Snapshot:
         self._state = state
         self._encoder = encoder
         self._report = report
+        self._keep = keep
         self._mark = SnapshotMark()
         self._marked_rows = 0
         self._began_at = 0.0
@@ -115,7 +118,9 @@ class Snapshot:
         measured = [each for table in tables for each in await chunks.measure(readers[0], table)]
         earlier = await self._begin(lsn, measured)
         ledger = CopyLedger(self._mark, xmin, measured, earlier, self._report)
-        states = StateEncoder(self._encoder, self._source.system_id, self._state.epoch, lsn, now_us)
+        states = StateEncoder(
+            self._encoder, self._source.system_id, self._state.epoch, lsn, now_us, self._keep
+        )
         self._began_at = time.monotonic()
         await self._store_mark()
         await self._reconcile(readers[0], states)
@@ -219,7 +224,7 @@ class Snapshot:
         size = 0
         async with aclosing(chunks.read_rows(reader, part)) as rows:
             async for row in rows:
-                message = states.read(relation, row)
+                message = await states.read(relation, row)
                 if batch and (
                     len(batch) >= publisher.unit_messages
                     or size + len(message.payload) > publisher.unit_bytes

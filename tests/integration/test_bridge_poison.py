@@ -197,3 +197,43 @@ async def test_many_poison_rows_are_bounded_in_memory_and_all_kept(
         assert len(bridge_.terms) == 1
     assert [message.headers["Zephyr-Verb"] for message in await changes(stream_reader)] == ["rejected"] * 300
     assert len(await letters(stream_reader)) == 300
+
+
+async def test_a_poison_row_stops_no_copy_and_is_replayed_once_it_is_mended(
+    bridge_settings: BridgeSettings, stream_reader: Reader, migrated_dsn: str
+) -> None:
+    prepare(migrated_dsn)
+    write(migrated_dsn, note(1), note(2, "[1]"), note(3))
+    async with running(bridge_settings):
+        found = await stream_reader.events()
+        verbs = {message.event.subject: message.headers["Zephyr-Verb"] for message in found}
+        poison = str(uuid.UUID(int=2))
+        assert sorted(verbs.values()) == ["read", "read", "read", "rejected"]
+        assert verbs[poison] == "rejected"
+        (letter,) = await letters(stream_reader)
+        assert letter.rejected.verb == "read"
+        listed = await bridge("deadletters", "list", settings=bridge_settings, COLUMNS="200")
+        short = listed.stdout.splitlines()[1].split()[0]
+        # As it is it still cannot be one: another letter says so.
+        again = await bridge("deadletters", "replay", short, settings=bridge_settings)
+        assert again.returncode == 0, again.stderr
+        assert len(await letters(stream_reader)) == 2
+        # Mended where no event tells it: triggers and all, replayed by hand.
+        write(
+            migrated_dsn,
+            "SET session_replication_role = replica",
+            f"UPDATE notes SET metadata = '{{}}' WHERE id = '{poison}'",
+        )
+        await stream_reader.caught_up(migrated_dsn)
+        replayed = await bridge("deadletters", "replay", short, settings=bridge_settings)
+        assert replayed.returncode == 0, replayed.stderr
+        last = (await stream_reader.events())[-1]
+        assert (last.headers["Zephyr-Verb"], last.event.subject, last.event.note.title) == (
+            "read",
+            poison,
+            "n2",
+        )
+        write(migrated_dsn, f"DELETE FROM notes WHERE id = '{poison}'")
+        gone = await bridge("deadletters", "replay", short, settings=bridge_settings)
+        assert gone.returncode == 0
+        assert "is gone" in gone.stderr

@@ -13,7 +13,7 @@ import typer
 from nats.aio.client import Client as NatsClient
 
 from bridge.progress import CopyProgress
-from bridge.settings import load_settings
+from bridge.settings import BridgeSettings, load_settings
 from protos.events.v1 import stream_format as fmt
 from zephyr.console import CommandError, console, run
 from zephyr.copy_bar import CopyBar
@@ -34,10 +34,20 @@ def backfill(
 
     The bridge that streams does it, and goes on with it after a restart, whether this command waits or not.
     """
-    settings = load_settings(nats_url=nats_url)
-    request = {"table": table, "where": where, "chunk_rows": chunk_rows, "max_rows_per_s": max_rows_per_s}
-    rows = run(_backfill(settings.nats_url, settings.stream, orjson.dumps(request)))
+    rows = run(ask_for_backfill(load_settings(nats_url=nats_url), table, where, chunk_rows, max_rows_per_s))
     console.print(f"{rows} rows of {table} were read")
+
+
+async def ask_for_backfill(
+    settings: BridgeSettings, table: str, where: str, chunk_rows: int = 500, max_rows_per_s: int = 0
+) -> int:
+    """Has the bridge that streams read rows again, and waits for it; gives how many they were.
+
+    Raises:
+        CommandError: no bridge streams, or it cannot do it.
+    """
+    request = {"table": table, "where": where, "chunk_rows": chunk_rows, "max_rows_per_s": max_rows_per_s}
+    return await _backfill(settings.nats_url, settings.stream, orjson.dumps(request))
 
 
 async def _backfill(url: str, stream: str, request: bytes) -> int:

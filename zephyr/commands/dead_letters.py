@@ -11,13 +11,17 @@ from google.protobuf.json_format import MessageToJson
 from rich.table import Table
 from rich.text import Text
 
-from bridge.dead_letters import DeadLetters, Kept
+from bridge.dead_letters import DeadLetters, Kept, place_of
 from bridge.jetstream import JetStream, connect_nats
+from bridge.mapping import load_mapping
 from bridge.settings import BridgeSettings, load_settings
 from protos.events.v1.rejected_pb2 import DeadLetter, Rejected
+from zephyr.commands.backfill import ask_for_backfill
 from zephyr.console import CommandError, console, output, run, write_line
 
-app = typer.Typer(no_args_is_help=True, help="Look at the rows that could not become events.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look at the rows that could not become events, and replay them."
+)
 
 NatsUrl = Annotated[str | None, typer.Option(help="NATS server with JetStream.", envvar="ZEPHYR_NATS_URL")]
 _VALUE_CHARACTERS = 200
@@ -45,7 +49,7 @@ def list_letters(
     for kept in found:
         letter = kept.letter
         shown.add_row(
-            _short(letter),
+            place_of(letter),
             _time(letter),
             letter.rejected.table,
             letter.key or "NULL",
@@ -92,6 +96,39 @@ def show(
     output.print(shown)
 
 
+@app.command("replay")
+def replay(
+    letter_id: Annotated[
+        str, typer.Argument(metavar="ID", help="As `list` shows it, or the event's whole id.")
+    ],
+    nats_url: NatsUrl = None,
+) -> None:
+    """Put the row into the stream as it is now, once it can be an event.
+
+    A letter is a past state, and later ones may stand behind it: so the row is read again, between
+    watermarks, by the bridge that streams, as `zephyr bridge backfill` does. A row that is gone
+    needs no replay: its deletion is an event of its own.
+    """
+    settings = load_settings(nats_url=nats_url)
+    letter = run(_find(settings, letter_id))
+    rejected = letter.rejected
+    if not letter.key:
+        raise CommandError(
+            f"the row of {rejected.table} has no key to find it by",
+            "mend the row: its next change is an event again",
+        )
+    tables = load_mapping(settings.mapping).tables
+    if rejected.table not in tables:
+        raise CommandError(f"{rejected.table} is not mapped any more", "name its mapping with ZEPHYR_MAPPING")
+    key = tables[rejected.table].key.replace('"', '""')
+    value = letter.key.replace("'", "''")
+    rows = run(ask_for_backfill(settings, rejected.table, f"\"{key}\"::text = '{value}'"))
+    if rows:
+        console.print(f"the row {letter.key} of {rejected.table} was read again")
+    else:
+        console.print(f"the row {letter.key} of {rejected.table} is gone: there is nothing to replay")
+
+
 async def _list(settings: BridgeSettings, limit: int, table: str) -> tuple[list[Kept], bool]:
     found: list[Kept] = []
     async with AsyncExitStack() as stack:
@@ -111,7 +148,7 @@ async def _find(settings: BridgeSettings, letter_id: str) -> DeadLetter:
         letters = await _open(stack, settings)
         async with aclosing(letters.read()) as kept_letters:
             async for kept in kept_letters:
-                if letter_id in (kept.letter.id, _short(kept.letter)):
+                if letter_id in (kept.letter.id, place_of(kept.letter)):
                     return kept.letter
     raise CommandError(f"there is no dead letter {letter_id}", "see: zephyr bridge deadletters list")
 
@@ -120,11 +157,6 @@ async def _open(stack: AsyncExitStack, settings: BridgeSettings) -> DeadLetters:
     connection = await connect_nats(settings.nats_url, settings.publish_timeout_s)
     stack.push_async_callback(connection.close)
     return DeadLetters(JetStream(connection, settings.stream, settings.publish_timeout_s), settings.stream)
-
-
-def _short(letter: DeadLetter) -> str:
-    """LSN and index: unique in an epoch, and short enough to type."""
-    return f"{letter.commit_lsn:X}-{letter.index}"
 
 
 def _time(letter: DeadLetter) -> str:
