@@ -19,7 +19,7 @@ import structlog
 
 from bridge.change import Begin, Commit, LogicalMessage, Position, Relation, RowChange, Truncate
 from bridge.encode import Encoder
-from bridge.errors import EventRejected
+from bridge.errors import EpochLost, EventRejected
 from bridge.ledger import Ledger
 from bridge.outbox import Outbox
 from bridge.outgoing import Moment, Outgoing
@@ -90,6 +90,8 @@ class Pump:
         self._skips_transaction = False
         self._index = 0
         self._held: tuple[Draft, int] | None = None
+        self.expected_lsn = 0
+        """Commit LSN of the last transaction that is stored, when the slot must send it again; 0: it need not."""
         self.window: Window | None = None
         """Asked at each change and commit: rows of a backfill go between two transactions."""
         self.on_message: Callable[[LogicalMessage], None] | None = None
@@ -171,6 +173,8 @@ class Pump:
             if not self._skips_transaction:
                 self._change(message)  # type: ignore[arg-type]
         elif isinstance(message, Begin):
+            if self.expected_lsn:
+                self._meet(message)
             self._begin = message
             self._encoder.commit_lsn = message.commit_lsn
             self._moment = None
@@ -190,6 +194,21 @@ class Pump:
                 self.on_message(message)
         else:
             assert message is None or isinstance(message, Relation)
+
+    def _meet(self, begin: Begin) -> None:
+        """Whether the source is still the one whose last transaction is stored.
+
+        Raises:
+            EpochLost: at the place of that transaction another history goes on, as after a restore.
+        """
+        if begin.commit_lsn > self.expected_lsn:
+            raise EpochLost(
+                f"Postgres has no transaction at {self.expected_lsn:X}, the last one in the stream: its history is"
+                " another one since (restored from a backup?)",
+                "run: zephyr bridge new-epoch",
+            )
+        if begin.commit_lsn == self.expected_lsn:
+            self.expected_lsn = 0
 
     def _change(self, change: RowChange | Truncate) -> None:
         if self.window is not None:

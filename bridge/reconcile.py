@@ -29,12 +29,15 @@ _CREATE_S = 120.0
 """The broker looks up the last message of each subject first, which takes it a while on a large stream."""
 _ROWS = f"{fmt.ROOT}.{fmt.SHARD}.*.{{kind}}.*.row"
 
+_STANDS = (*fmt.STATES, fmt.LEFT, fmt.REJECTED)
+
 
 class Standing(NamedTuple):
-    """An entity that exists by the stream's last word under a subject."""
+    """What the stream says last under an entity's subject, where that is not its end."""
 
     sequence: int
     place: fmt.Subject
+    verb: str
 
 
 class Reconciler:
@@ -64,9 +67,10 @@ class Reconciler:
         for table in self._tables:
             async for page in self._standing(table.mapping.kind):
                 found = await self._found(table, [each.place.entity for each in page])
-                for sequence, place in page:
+                for sequence, place, verb in page:
                     workspace = found.get(place.entity)
-                    if workspace == place.workspace:
+                    # Who left has come in elsewhere, unless a kill came between: then only its end is missing.
+                    if workspace == place.workspace or (verb == fmt.LEFT and workspace is not None):
                         continue
                     stored = await self._jetstream.get({"seq": sequence})
                     # None: a limit evicted it just now, and with it what it said.
@@ -101,8 +105,11 @@ class Reconciler:
                         sequence = metadata.sequence.stream
                         if sequence > self._through:
                             left = 0
-                        elif place is not None and sequence > after and _exists(message.headers):
-                            page.append(Standing(sequence, place))
+                        verb = (message.headers or {}).get(fmt.VERB, "")
+                        if place is None or place.entity == fmt.NONE or verb not in _STANDS:
+                            continue
+                        if after < sequence <= self._through:
+                            page.append(Standing(sequence, place, verb))
                     yield page
             finally:
                 if self._jetstream.connection.is_connected:
@@ -136,7 +143,3 @@ class Reconciler:
                 select + sql.SQL("{}::text = ANY (%s)").format(key), (keys,)
             )
             return dict(await cursor.fetchall())
-
-
-def _exists(headers: dict[str, str] | None) -> bool:
-    return (headers or {}).get(fmt.VERB) in fmt.STATES

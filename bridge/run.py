@@ -239,6 +239,8 @@ class Bridge:
             settings.mark_interval_s,
             keep,
         )
+        if slot is not None and tail.position is not None and slot.confirmed_lsn <= tail.position.lsn:
+            pump.expected_lsn = tail.position.lsn
         last_said = await jetstream.last(fmt.SCHEMA_SUBJECT)
         gate = SchemaGate(
             encoder,

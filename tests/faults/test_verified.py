@@ -15,7 +15,7 @@ import pytest
 
 from zephyr.verify.bridge import BridgeEnded
 from zephyr.verify.field import Field, open_field
-from zephyr.verify.run import FAULTS, POISON
+from zephyr.verify.run import FAULTS
 
 SEED = int(os.environ.get("ZEPHYR_TEST_SEED", "7"))
 LONG = os.environ.get("ZEPHYR_FAULTS") == "long"
@@ -46,7 +46,6 @@ async def test_each_fault_after_the_other(tmp_path: Path) -> None:
     await happen([*TIMES, "bridge_killed"], tmp_path)
 
 
-@pytest.mark.skipif(not POISON, reason="the bridge stops at a row that cannot become an event")
 async def test_a_poison_row_leaves_a_marker_and_its_neighbours_pass(tmp_path: Path) -> None:
     await happen(["poison_row"] * 3, tmp_path)
 

@@ -23,9 +23,6 @@ from zephyr.verify.wait import NotWithin
 
 Fault = Callable[[Field, random.Random], Awaitable[None]]
 
-POISON = True
-"""Whether the bridge leaves a marker, of the verb ``rejected``, for a row that cannot become an event."""
-
 # How often each is drawn.
 FAULTS: Mapping[str, tuple[Fault, int]] = {
     "bridge_killed": (faults.bridge_killed, 8),
@@ -39,7 +36,7 @@ FAULTS: Mapping[str, tuple[Fault, int]] = {
     "adjacent_commits": (faults.adjacent_commits, 4),
     "bridge_frozen": (faults.bridge_frozen, 1),
     "broker_stalled": (severe.broker_stalled, 1),
-    **({"poison_row": (faults.poison_row, 1)} if POISON else {}),
+    "poison_row": (faults.poison_row, 1),
 }
 _TROUBLES = (BridgeEnded, NotWithin, StackError, nats.errors.Error, psycopg.Error)
 """What ends the faults early, and is told with the result."""
