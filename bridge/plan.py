@@ -8,6 +8,7 @@ the order of their numbers, as protobuf itself does, so that the bytes are those
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -28,6 +29,9 @@ Row = tuple[Value, ...]
 # The WAL keeps the row as it was written: correcting it later does not change that.
 ROW_MEND = "correct the mapping (docs/mapping.md), or correct the row and begin anew: zephyr bridge new-epoch"
 OTHER = "other"
+_ENDS = frozenset((fmt.DELETED, fmt.LEFT))
+_ENVELOPE_BYTES = 1024
+"""What an event has beside its data, at most, as a rough measure."""
 _TYPE_URL = "type.googleapis.com/"
 _ANY_TYPE, _ANY_VALUE = 1, 2
 """Field numbers of google.protobuf.Any."""
@@ -215,7 +219,7 @@ class Plan:
                 reason="schema",
             )
         entity, workspace = self._route(row)
-        body = self._body(row)
+        body = self._body_of_end(row) if draft.verb in _ENDS else self._body(row)
         return entity, workspace, self._data_tag + varint(len(body)) + body
 
     def _payload(
@@ -297,6 +301,27 @@ class Plan:
         """The key as the log has it."""
         key = row[self._key] if self._key >= 0 else None
         return key if isinstance(key, str) else ""
+
+    def _body_of_end(self, row: Row) -> bytes:
+        """The row that an entity ends with: without what cannot be a field, with key and workspace
+        alone when it is too large. That the entity is gone must be said, whatever its last state was.
+        """
+        try:
+            body = self._body(row)
+        except EventRejected:
+            parts = []
+            for index, _, emit in self._fields:
+                value = row[index]
+                if isinstance(value, str):
+                    with contextlib.suppress(ValueError):
+                        parts.append(emit(value))
+            body = b"".join(parts)
+            if self._any_type:
+                body = self._any_type + (delimited(_ANY_VALUE, body) if body else b"")
+        if len(body) + _ENVELOPE_BYTES > self.origin.max_event_bytes:
+            routing = {self._key, self._workspace}
+            return self._body(tuple([value if at in routing else None for at, value in enumerate(row)]))
+        return body
 
     def _filled(self, old: Row | None, new: Row) -> Row:
         """``new`` with what the update left alone taken from ``old``, where that has it."""

@@ -237,3 +237,27 @@ async def test_a_poison_row_stops_no_copy_and_is_replayed_once_it_is_mended(
         gone = await bridge("deadletters", "replay", short, settings=bridge_settings)
         assert gone.returncode == 0
         assert "is gone" in gone.stderr
+
+
+async def test_the_end_of_a_poison_row_is_said(
+    bridge_settings: BridgeSettings, stream_reader: Reader, migrated_dsn: str
+) -> None:
+    prepare(migrated_dsn)
+    away = "22222222-2222-4222-8222-222222222222"
+    write(migrated_dsn, f"INSERT INTO workspaces (id, slug, name) VALUES ('{away}', 'v', 'v')")
+    settings = bridge_settings.model_copy(update={"max_event_bytes": 100_000})
+    async with running(settings):
+        write(migrated_dsn, note(1, "[1]"), note(2, body="repeat('x', 200000)"))
+        write(migrated_dsn, f"UPDATE notes SET workspace_id = '{away}' WHERE id = '{uuid.UUID(int=1)}'")
+        write(migrated_dsn, "DELETE FROM notes")
+        await stream_reader.caught_up(migrated_dsn)
+    found = await changes(stream_reader)
+    check_order(found)
+    one, two = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+    said = [(each.headers["Zephyr-Verb"], each.event.subject) for each in found]
+    assert said[:4] == [("rejected", one), ("rejected", two), ("left", one), ("rejected", one)]
+    assert sorted(said[4:]) == [("deleted", one), ("deleted", two)]
+    ends = {each.event.subject: each.event for each in found[-2:]}
+    # What can be a field is there; of a row that is too large, the key and the workspace.
+    assert (ends[one].note.title, ends[one].workspace_id) == ("n1", away)
+    assert (ends[two].note.id, ends[two].note.title, ends[two].workspace_id) == (two, "", WORKSPACE)

@@ -95,6 +95,9 @@ def _messages(change: Change) -> Iterator[tuple[str, str, Row | None]]:
     """Subject, verb and row of what one change makes; see docs/stream-format.md."""
     kind, old, new = TABLES[change.table], change.old, change.new
     if new is not None and json.loads(new["metadata"] or "{}").__class__ is not dict:
+        # Where it came from can be said, and what it is now cannot.
+        if old is not None and _subject(kind, old) != _subject(kind, new):
+            yield _subject(kind, old), "left" if old["id"] == new["id"] else "deleted", old
         yield _subject(kind, new), "rejected", None
     elif old is None and new is None:
         yield f"zephyr.0._.{kind}._.row", "truncated", None
