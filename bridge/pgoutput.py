@@ -37,7 +37,7 @@ MESSAGE_PREFIX = "zephyr."
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 """2000-01-01 in Unix microseconds: where Postgres' timestamps count from."""
 
-XLOG_DATA_KIND, XLOG_DATA_HEAD = b"w", 25
+XLOG_DATA_KIND, XLOG_DATA_HEAD = ord("w"), 25
 """A frame of this kind has a message behind so many bytes."""
 
 _BEGIN = struct.Struct(">QqI")

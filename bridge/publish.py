@@ -33,7 +33,7 @@ MarkT = TypeVar("MarkT", OwnerMark, PositionMark)
 OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 """This process, in owner marks."""
 
-_UNIT_MESSAGES = 1000
+_UNIT_MESSAGES = 2000
 _UNIT_BYTES = 2 * 1024 * 1024
 _EVENTS = f"{fmt.ROOT}.{fmt.SHARD}.>"
 _OVERHEAD_BYTES = 512

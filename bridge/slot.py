@@ -196,6 +196,10 @@ class ReplicationConnection:
         """
         frames = self._take()
         if not frames:
+            # Under load there is more to read already, and nothing to wait for.
+            self._consume()
+            frames = self._take()
+        if not frames:
             try:
                 async with asyncio.timeout(timeout_s):
                     while not frames:
@@ -204,6 +208,13 @@ class ReplicationConnection:
                         frames = self._take()
             except TimeoutError:
                 return []
+        # One reading of the socket is few frames: what has come meanwhile is taken along.
+        while self._ended is None and len(frames) < _READ_BATCH // 2:
+            self._consume()
+            more = self._take()
+            if not more:
+                break
+            frames += more
         return frames
 
     async def confirm(self, lsn: int, reply_requested: bool = False) -> None:

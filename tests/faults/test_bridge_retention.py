@@ -138,7 +138,9 @@ async def test_a_burst_over_the_limit_with_nats_killed_in_it(
 async def test_terms_that_end_at_once_do_not_evict_the_marks(
     migrated_dsn: str, nats_url: str, slot_name: str, stream_reader: Reader
 ) -> None:
-    settings = settings_for(migrated_dsn, nats_url, slot_name, stream_max_msgs=8, max_event_bytes=1024)
+    settings = settings_for(
+        migrated_dsn, nats_url, slot_name, stream_max_msgs=8, max_event_bytes=1024, on_poison="stop"
+    )
     async with running(settings):
         await stream_reader.caught_up(migrated_dsn)
     with psycopg.connect(migrated_dsn) as connection:

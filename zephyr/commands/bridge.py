@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 from typing import Annotated
@@ -63,6 +64,7 @@ def run_bridge(
     """
     configure_logs()
     settings = load_settings(nats_url=nats_url, postgres_dsn=postgres_dsn, mapping=mapping, standby=standby)
+    _spare_the_collector()
     run(_run(settings, ready_file))
 
 
@@ -106,6 +108,14 @@ def status(
         run(watch_status(settings, json_file))
     elif (code := run(show_status(settings, json_file))) != 0:
         raise typer.Exit(code)
+
+
+def _spare_the_collector() -> None:
+    """Rows make many objects and no cycles: what stands after the start is never garbage, and a
+    collection after each 700 new objects would cost a tenth of the speed."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
