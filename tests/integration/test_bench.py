@@ -103,6 +103,19 @@ async def test_latency_is_measured_at_a_rate(tmp_path: Path) -> None:
     assert sent["latency_ms"]["p50"] > 0
 
 
+@pytest.mark.timeout(300)
+async def test_a_snapshot_is_measured_beside_a_copy(tmp_path: Path) -> None:
+    code, err, result = await bench(tmp_path, "snapshot", "--rows", "150", "--rounds", "2")
+    assert code == 0, err
+    check_form(result, "snapshot")
+    (case,) = result["cases"]
+    assert case["unit"] == "rows/s"
+    assert case["parameters"]["rows"] == 150
+    assert case["parameters"]["events"] == [150, 150]
+    low, high = case["ratio_spread"]
+    assert 0 < low <= case["ratio"] <= high
+
+
 async def test_an_unknown_case_is_wrong_usage(tmp_path: Path) -> None:
     code, err, result = await bench(tmp_path, "bridge", "--case", "sideways")
     assert (code, result) == (2, {})

@@ -90,6 +90,7 @@ def show_ceiling(
     write_line(source_of(name).rstrip())
 
 
+@app.command("snapshot")
 def bench_snapshot(
     json: Json = None,
     rows: Annotated[int, typer.Option("--rows", min=10, help="How many rows the table has.")] = 1_000_000,
