@@ -14,8 +14,10 @@
         └── EventTooLarge       its event is over the limit
     ProtocolError               bytes that are no pgoutput message: a bug or a foreign server
 
-``Unreachable`` ends a term and begins another; all others end the process, with nothing
-confirmed that is not stored.
+``Unreachable`` ends a term and begins another, and so do, by setting, ``SlotBusy`` and
+``Fenced`` (a standby), ``MappingMismatch`` (a pause), ``EpochLost`` (a renewal). A rejected
+row goes to the dead letters. All others end the process, with nothing confirmed that is not
+stored.
 """
 
 from __future__ import annotations
