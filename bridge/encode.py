@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bridge.change import Begin, Operation, Relation, RowChange, Truncate
+from bridge.draft import Draft, Row
 from bridge.errors import MappingMismatch, ProtocolError
 from bridge.fit import FittedMapping
 from bridge.outgoing import Moment
-from bridge.plan import Draft, Origin, Plan, Row
+from bridge.plan import Origin, Plan
 from protos.events.v1 import stream_format as fmt
 
 

@@ -240,7 +240,7 @@ class Bridge:
             keep,
         )
         if slot is not None and tail.position is not None and slot.confirmed_lsn <= tail.position.lsn:
-            pump.expected_lsn = tail.position.lsn
+            pump.sequencer.expected_lsn = tail.position.lsn
         last_said = await jetstream.last(fmt.SCHEMA_SUBJECT)
         gate = SchemaGate(
             encoder,
@@ -253,13 +253,13 @@ class Bridge:
         backfiller = Backfiller(
             settings.postgres_dsn, jetstream, fitted, make_encoder(), source.system_id, state.epoch, keep
         )
-        pump.window = backfiller.window
+        pump.sequencer.window = backfiller.window
 
         def heard(message: LogicalMessage) -> None:
             self._heartbeat.heard(message)
             backfiller.window.heard(message)
 
-        pump.on_message = heard
+        pump.sequencer.on_message = heard
         feedback = Feedback(replication, ledger, settings.mark_interval_s, sender_timeout_s)
         await replication.start(settings.slot, settings.publication)
         self._status.streams(state.epoch, publisher.term, pump, ledger, feedback)
