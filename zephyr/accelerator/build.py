@@ -6,9 +6,12 @@ headers are the system's. What was there before stays until the new modules are 
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -20,6 +23,10 @@ from zephyr.accelerator.modules import MODULES, PACKAGES, digests, root
 _GROUP = "zephyr_accelerator"
 _LINES = 12
 _TIME_LIMIT_S = 900
+_MEND = (
+    "install a C compiler and Python's headers (on Debian and Ubuntu: gcc python3-dev); "
+    "without the accelerator all works as well, only slower"
+)
 _CONFIGURATION = """\
 [mypy]
 explicit_package_bases = True
@@ -60,6 +67,7 @@ def build() -> Manifest:
     """
     if find_spec("mypyc") is None or find_spec("setuptools") is None:
         raise BuildFailed("mypyc is not installed", "pip install 'zephyr-realtime[accelerator]'")
+    _need_compiler()
     at = folder()
     sources = digests()
     with tempfile.TemporaryDirectory(prefix="zephyr-accelerator-") as name:
@@ -80,6 +88,15 @@ def build() -> Manifest:
         )
         _put(at, made, manifest)
     return manifest
+
+
+def _need_compiler() -> None:
+    compiler = shlex.split(os.environ.get("CC") or str(sysconfig.get_config_var("CC") or "cc"))[0]
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if shutil.which(compiler) is None:
+        raise BuildFailed(f"there is no C compiler {compiler}", _MEND)
+    if not header.is_file():
+        raise BuildFailed(f"Python's headers are missing: {header}", _MEND)
 
 
 def _lay_out(work: Path) -> None:
@@ -106,11 +123,7 @@ def _compile(work: Path) -> None:
         ) from exc
     if done.returncode != 0:
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LINES:])
-        raise BuildFailed(
-            f"the modules could not be compiled:\n{said}",
-            "install a C compiler and Python's headers (on Debian and Ubuntu: gcc python3-dev); "
-            "without the accelerator all works as well, only slower",
-        )
+        raise BuildFailed(f"the modules could not be compiled:\n{said}", _MEND)
 
 
 def _module_of(path: Path, work: Path) -> str:
