@@ -23,8 +23,10 @@ states.py makes them messages, progress.py counts, and reconcile.py ends what is
 a new epoch in a stream that is there. backfill.py reads rows again while changes stream, and
 watermarks.py says which of them the pump may store.
 
-``run.py`` opens and closes all of it, term after term. Beside the path: ``feedback.py`` confirms
-on a clock of its own, ``heartbeat.py`` sends a message through the WAL and waits for it,
+``run.py`` begins term after term, and decides what a fault means. ``term.py`` opens one: the
+lock, the source (``origin.py``), the stream (``target.py``), their join (``continuity.py`` says
+whether they still do), and what runs together (``tasks.py``). Beside the path: ``feedback.py``
+confirms on a clock of its own, ``heartbeat.py`` sends a message through the WAL and waits for it,
 ``status.py`` answers whoever asks how it is (``survey.py``), ``doctor`` examines what it stands
 on. The other half of the path is drawn in ``realtime``.
 """

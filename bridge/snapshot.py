@@ -16,7 +16,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,7 @@ from bridge.settings import BridgeSettings
 from bridge.slot import ReplicationConnection, open_replication
 from bridge.states import StateEncoder
 from bridge.stream import StreamState
+from bridge.tasks import run_to_the_end
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.rejected_pb2 import DeadLetter
 from protos.events.v1.snapshot_pb2 import SnapshotMark, TableProgress
@@ -210,7 +211,7 @@ class Snapshot:
             if not working:
                 await queue.put(None)
 
-        await _all_of([*(read(reader) for reader in readers), self._publish(queue, ledger)])
+        await run_to_the_end(*(read(reader) for reader in readers), self._publish(queue, ledger))
 
     async def _read_part(
         self,
@@ -287,17 +288,3 @@ def _plan(tables: Sequence[CopiedTable], earlier: dict[str, TableProgress]) -> d
         else:
             parts.extend(chunks.parts_of(table, before.blocks, before.snapshot_xmin))
     return parts
-
-
-async def _all_of(works: list[Coroutine[Any, Any, None]]) -> None:
-    """Runs all to their end; the first that fails ends the others. Not a TaskGroup, see ``bridge.run``."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for error in ended:
-        if isinstance(error, Exception):
-            raise error
