@@ -23,10 +23,10 @@ from typing import Any
 
 import psycopg
 import structlog
-from google.protobuf.message import DecodeError
 from psycopg import AsyncConnection
 
 from bridge import chunks
+from bridge.attempt import Attempt, begin_attempt
 from bridge.change import Position
 from bridge.chunks import CopiedTable, Part
 from bridge.encode import Encoder
@@ -44,7 +44,7 @@ from bridge.stream import StreamState
 from bridge.tasks import run_to_the_end
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.rejected_pb2 import DeadLetter
-from protos.events.v1.snapshot_pb2 import SnapshotMark, TableProgress
+from protos.events.v1.snapshot_pb2 import SnapshotMark
 
 log = structlog.get_logger("bridge")
 
@@ -117,15 +117,15 @@ class Snapshot:
 
         xmin, now_us = await chunks.snapshot_xmin(readers[0])
         measured = [each for table in tables for each in await chunks.measure(readers[0], table)]
-        earlier = await self._begin(lsn, measured)
-        ledger = CopyLedger(self._mark, xmin, measured, earlier, self._report)
+        attempt = await self._begin(lsn, measured)
+        ledger = CopyLedger(attempt.mark, xmin, measured, attempt.earlier, self._report)
         states = StateEncoder(
             self._encoder, self._source.system_id, self._state.epoch, lsn, now_us, self._keep
         )
         self._began_at = time.monotonic()
         await self._store_mark()
         await self._reconcile(readers[0], states)
-        await self._copy(readers, states, ledger, _plan(measured, earlier))
+        await self._copy(readers, states, ledger, attempt.parts(measured))
         ledger.over()
         await self._store_mark()
         await self._replication.copy_slot(temporary, settings.slot)
@@ -136,41 +136,24 @@ class Snapshot:
         stack.push_async_callback(connection.close)
         return connection
 
-    async def _begin(self, lsn: int, tables: Sequence[CopiedTable]) -> dict[str, TableProgress]:
-        """Begins this attempt's mark; gives what an earlier one had stored and that still holds."""
-        last = await self._jetstream.last(fmt.SNAPSHOT_SUBJECT)
-        found = SnapshotMark()
-        if last is not None:
-            try:
-                found.ParseFromString(last.payload)
-            except DecodeError:
-                log.warning("the snapshot mark cannot be read: the tables are copied whole")
-        is_ours = found.epoch == self._state.epoch
+    async def _begin(self, lsn: int, tables: Sequence[CopiedTable]) -> Attempt:
         self._mark = SnapshotMark(
             epoch=self._state.epoch,
             term=self._publisher.term,
-            attempt=found.attempt + 1 if is_ours else 1,
             consistent_lsn=lsn,
             system_id=self._source.system_id,
             timeline=self._source.timeline,
         )
-        # Transaction ids mean the same only on the same server with the same history.
-        if (
-            not is_ours
-            or (found.system_id, found.timeline) != (self._source.system_id, self._source.timeline)
-            or found.consistent_lsn > lsn
-        ):
-            found.Clear()
-        filenodes = {table.name: table.filenode for table in tables}
-        earlier = {each.table: each for each in found.tables if filenodes.get(each.table) == each.filenode}
+        last = await self._jetstream.last(fmt.SNAPSHOT_SUBJECT)
+        attempt = begin_attempt(self._mark, last.payload if last is not None else None, tables)
         log.info(
             "copying the tables",
             tables=len(tables),
-            attempt=self._mark.attempt,
+            attempt=attempt.mark.attempt,
             expected_rows=sum(max(0, table.rows) for table in tables),
             at=f"{lsn:X}",
         )
-        return earlier
+        return attempt
 
     async def _reconcile(self, reader: AsyncConnection[Any], states: StateEncoder) -> None:
         through = self._publisher.last_sequence
@@ -277,14 +260,3 @@ class Snapshot:
     async def _store_mark(self) -> None:
         self._marked_rows = int(self._mark.rows)
         await self._publisher.publish([Outgoing(fmt.SNAPSHOT_SUBJECT, "", self._mark.SerializeToString())])
-
-
-def _plan(tables: Sequence[CopiedTable], earlier: dict[str, TableProgress]) -> deque[Part]:
-    parts: deque[Part] = deque()
-    for table in tables:
-        before = earlier.get(table.name)
-        if before is None:
-            parts.extend(chunks.parts_of(table))
-        else:
-            parts.extend(chunks.parts_of(table, before.blocks, before.snapshot_xmin))
-    return parts
