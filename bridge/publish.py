@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from bridge.change import Position
 from bridge.errors import EpochLost, Fenced, HistoryGone, StreamUnfit, Unreachable
 from bridge.jetstream import FENCED, JetStream, JetStreamError, Outbound, StoredMessage
+from bridge.mark_schedule import MarkSchedule
 from bridge.outgoing import Outgoing, head_of
 from bridge.postgres import Source
 from bridge.stream import StreamState
@@ -56,12 +57,8 @@ class Publisher:
         self._state = state
         self._source = source
         self._fence = ""
-        self._owner_sequence = 0
-        self._position_sequence = 0
-        self._marked_at = 0.0
-        self._owner_at = 0.0
-        self._bytes_since_mark = 0
-        self._bytes_since_owner = 0
+        self._owner_mark = MarkSchedule(state)
+        self._position_mark = MarkSchedule(state)
         self._last_term = 0
         self.term = 0
         self.last_sequence = 0
@@ -108,9 +105,8 @@ class Publisher:
             )
         mark = _read_mark(last, PositionMark())
         self._check_source(mark)
-        self._position_sequence = last.sequence
+        self._position_mark.found(last.sequence)
         self._last_term = mark.term
-        self._marked_at = time.monotonic()
         return mark
 
     async def read_tail(self) -> Tail:
@@ -144,7 +140,7 @@ class Publisher:
             return await self._store(outbound)
         outbound.append(Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence))
         sequence = await self._store(outbound)
-        self._marked_at_sequence(sequence)
+        self._position_mark.written(sequence)
         return sequence
 
     @property
@@ -163,7 +159,7 @@ class Publisher:
         """Stores a position mark: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
         mark = self.position_mark(position, wal_lsn, wal_time_us)
         sequence = await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence)])
-        self._marked_at_sequence(sequence)
+        self._position_mark.written(sequence)
 
     def position_mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> PositionMark:
         """The mark that says: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
@@ -179,47 +175,31 @@ class Publisher:
             wal_time=wal_time_us,
         )
 
-    def _marked_at_sequence(self, sequence: int) -> None:
-        self._position_sequence = sequence
-        self._marked_at = time.monotonic()
-        self._bytes_since_mark = 0
-
     async def renew_owner(self) -> None:
         """Writes the owner mark again, so that no limit evicts it; the term stays."""
-        await self._write_owner(self._owner_sequence)
+        await self._write_owner(self._owner_mark.sequence)
 
     def owner_due(self, incoming: int = 1, incoming_bytes: int = 0) -> bool:
         """Whether the owner mark must be written again before so many messages and bytes are stored."""
-        return self._due(
-            self._owner_sequence, self._owner_at, incoming, self._bytes_since_owner + incoming_bytes
-        )
+        return self._owner_mark.is_due(self.last_sequence, incoming, incoming_bytes)
 
     def position_due(self, incoming: int = 1, incoming_bytes: int = 0) -> bool:
         """Whether the position mark must be written again before so many messages and bytes are stored."""
-        return self._due(
-            self._position_sequence, self._marked_at, incoming, self._bytes_since_mark + incoming_bytes
-        )
+        return self._position_mark.is_due(self.last_sequence, incoming, incoming_bytes)
 
     @property
     def seconds_since_mark(self) -> float:
         """How old the last position mark is."""
-        return time.monotonic() - self._marked_at
+        return self._position_mark.age_s
 
     @property
     def messages_since_mark(self) -> int:
         """How many messages stand after the last position mark."""
         return self.last_sequence - self._position_sequence
 
-    def _due(self, sequence: int, written_at: float, incoming: int, size: int) -> bool:
-        # A quarter of each limit: the mark leaves the stream only after four such stretches.
-        # What comes next and the two marks themselves count as well.
-        state = self._state
-        # Not below three, or the two marks of an idle source would take turns in making each other due.
-        if state.max_msgs and self.last_sequence - sequence + incoming >= max(3, state.max_msgs // 4):
-            return True
-        if state.max_bytes and size >= state.max_bytes // 4:
-            return True
-        return bool(state.max_age_s) and time.monotonic() - written_at >= state.max_age_s / 4
+    @property
+    def _position_sequence(self) -> int:
+        return self._position_mark.sequence
 
     async def begin_epoch(self) -> None:
         """Writes the first marks of a new epoch into a stream that holds an older one.
@@ -237,9 +217,7 @@ class Publisher:
         )
         head = head_of({fmt.FENCE_SEQUENCE: str(expected)})
         sequence = await self._store([Outbound(fmt.OWNER_SUBJECT, mark.SerializeToString(), head)])
-        self._owner_sequence = sequence
-        self._owner_at = time.monotonic()
-        self._bytes_since_owner = 0
+        self._owner_mark.written(sequence)
         self._fence = head_of({fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT})
 
     async def _store(self, messages: Sequence[Outbound]) -> int:
@@ -252,8 +230,8 @@ class Publisher:
         self.last_sequence = sequence
         # Marks count too: an idle source stores nothing else.
         size = sum(len(each.subject) + len(each.payload) + _OVERHEAD_BYTES for each in messages)
-        self._bytes_since_mark += size
-        self._bytes_since_owner += size
+        self._position_mark.stored(size)
+        self._owner_mark.stored(size)
         return sequence
 
     async def _fenced(self) -> Fenced | Unreachable:
