@@ -15,6 +15,10 @@ _COUNT_TAG = varint(Commit.COUNT_FIELD_NUMBER << 3)
 _COMMIT_TAG = varint(Event.DESCRIPTOR.fields_by_name["commit"].number << 3 | 2)
 
 
+_OVERHEAD_BYTES = 512
+"""What the broker counts for a message beside subject and payload, at most, when limits are shared out."""
+
+
 # One is made for every row, and a frozen dataclass takes six times a named tuple's time.
 class Outgoing(NamedTuple):
     """A message as it is published. ``head`` has its headers, ``Name: value`` and CRLF each."""
@@ -26,13 +30,30 @@ class Outgoing(NamedTuple):
     @property
     def headers(self) -> dict[str, str]:
         """The headers by name."""
-        lines = (line.partition(": ") for line in self.head.split("\r\n") if line)
-        return {name: value for name, _, value in lines}
+        return headers_of(self.head)
 
 
 def head_of(headers: dict[str, str]) -> str:
     """Headers as the text of an ``Outgoing``."""
     return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+
+
+def headers_of(head: str) -> dict[str, str]:
+    """The headers by name, of such a text."""
+    found = {}
+    for line in head.split("\r\n"):
+        name, colon, value = line.partition(": ")
+        if colon:
+            found[name] = value
+    return found
+
+
+def stored_bytes(messages: list[Outgoing]) -> int:
+    """What the broker counts for messages, at most, headers included."""
+    size = _OVERHEAD_BYTES * len(messages)
+    for message in messages:
+        size += len(message.subject) + len(message.payload)
+    return size
 
 
 class Moment:

@@ -21,9 +21,9 @@ from google.protobuf.message import DecodeError
 
 from bridge.change import Position
 from bridge.errors import EpochLost, Fenced, HistoryGone, StreamUnfit, Unreachable
-from bridge.jetstream import FENCED, JetStream, JetStreamError, Outbound, StoredMessage
+from bridge.jetstream import FENCED, JetStream, JetStreamError, StoredMessage
 from bridge.mark_schedule import MarkSchedule
-from bridge.outgoing import Outgoing, head_of
+from bridge.outgoing import Outgoing, head_of, stored_bytes
 from bridge.postgres import Source
 from bridge.stream import StreamState
 from protos.events.v1 import stream_format as fmt
@@ -37,8 +37,6 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 _UNIT_MESSAGES = 2000
 _UNIT_BYTES = 2 * 1024 * 1024
 _EVENTS = f"{fmt.ROOT}.{fmt.SHARD}.>"
-_OVERHEAD_BYTES = 512
-"""What the broker counts for a message beside its payload, at most, when limits are shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ class Publisher:
         mark = PositionMark(epoch=self._state.epoch, system_id=self._source.system_id, complete=True)
         mark.timeline = self._source.timeline
         head = head_of({"Nats-Expected-Last-Sequence": "0"})
-        await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), head)])
+        await self._store([Outgoing(fmt.POSITION_SUBJECT, head, mark.SerializeToString())])
 
     async def read_mark(self) -> PositionMark:
         """The last position mark.
@@ -135,11 +133,10 @@ class Publisher:
             Fenced: another bridge owns the stream. Nothing was stored.
             Unreachable: no answer, so this term is over. Any number of them may be stored, in order.
         """
-        outbound = [Outbound(each.subject, each.payload, each.head + self._fence) for each in messages]
         if mark is None:
-            return await self._store(outbound)
-        outbound.append(Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence))
-        sequence = await self._store(outbound)
+            return await self._store(list(messages), self._fence)
+        last = Outgoing(fmt.POSITION_SUBJECT, "", mark.SerializeToString())
+        sequence = await self._store([*messages, last], self._fence)
         self._position_mark.written(sequence)
         return sequence
 
@@ -158,7 +155,7 @@ class Publisher:
     async def mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> None:
         """Stores a position mark: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
         mark = self.position_mark(position, wal_lsn, wal_time_us)
-        sequence = await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence)])
+        sequence = await self._store([Outgoing(fmt.POSITION_SUBJECT, self._fence, mark.SerializeToString())])
         self._position_mark.written(sequence)
 
     def position_mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> PositionMark:
@@ -216,20 +213,20 @@ class Publisher:
             epoch=self._state.epoch, term=self.term, owner=OWNER, started_at=time.time_ns() // 1000
         )
         head = head_of({fmt.FENCE_SEQUENCE: str(expected)})
-        sequence = await self._store([Outbound(fmt.OWNER_SUBJECT, mark.SerializeToString(), head)])
+        sequence = await self._store([Outgoing(fmt.OWNER_SUBJECT, head, mark.SerializeToString())])
         self._owner_mark.written(sequence)
         self._fence = head_of({fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT})
 
-    async def _store(self, messages: Sequence[Outbound]) -> int:
+    async def _store(self, messages: list[Outgoing], head: str = "") -> int:
         try:
-            sequence = await self._jetstream.publish_run(messages)
+            sequence = await self._jetstream.publish_run(messages, head)
         except JetStreamError as exc:
             if exc.error_code == FENCED:
                 raise await self._fenced() from exc
             raise Unreachable(exc.message, "see the broker's log; trying again") from exc
         self.last_sequence = sequence
         # Marks count too: an idle source stores nothing else.
-        size = sum(len(each.subject) + len(each.payload) + _OVERHEAD_BYTES for each in messages)
+        size = stored_bytes(messages)
         self._position_mark.stored(size)
         self._owner_mark.stored(size)
         return sequence
