@@ -10,13 +10,17 @@ Source: the NATS documentation, "Client Protocol" (HPUB), and ADR-4 for the head
 
 from __future__ import annotations
 
+from typing import Final
+
 import nats.errors
 from nats.aio.client import Client as NatsClient
 
 from bridge.outgoing import Outgoing
 
-_START, _APPEND, _COMMIT = 0, 1, 2
-"""Operations of a fast-ingest run."""
+# Operations of a fast-ingest run.
+_START: Final = 0
+_APPEND: Final = 1
+_COMMIT: Final = 2
 
 
 def run_commands(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from bridge.change import (
     Begin,
@@ -34,21 +34,25 @@ M = TypeVar("M")
 MESSAGE_PREFIX = "zephyr."
 """Logical messages of other prefixes are other programs'."""
 
-_POSTGRES_EPOCH_US = 946_684_800_000_000
+_POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01 in Unix microseconds: where Postgres' timestamps count from."""
 
-XLOG_DATA_KIND, XLOG_DATA_HEAD = ord("w"), 25
+XLOG_DATA_KIND: Final = 0x77  # w
+XLOG_DATA_HEAD: Final = 25
 """A frame of this kind has a message behind so many bytes."""
 
-_BEGIN = struct.Struct(">QqI")
-_COMMIT = struct.Struct(">BQQq")
-_U32 = struct.Struct(">I")
-_U16 = struct.Struct(">H")
-_COLUMN = struct.Struct(">Ii")
-_XLOG_DATA = struct.Struct(">QQq")
-_KEEPALIVE = struct.Struct(">QqB")
-_STATUS = struct.Struct(">cQQQqB")
-_LOGICAL_MESSAGE = struct.Struct(">BQ")
+_BEGIN: Final = struct.Struct(">QqI")
+_COMMIT: Final = struct.Struct(">BQQq")
+_U32: Final = struct.Struct(">I")
+_U16: Final = struct.Struct(">H")
+_COLUMN: Final = struct.Struct(">Ii")
+_XLOG_DATA: Final = struct.Struct(">QQq")
+_KEEPALIVE: Final = struct.Struct(">QqB")
+_STATUS: Final = struct.Struct(">cQQQqB")
+_LOGICAL_MESSAGE: Final = struct.Struct(">BQ")
+_INSERT: Final = Operation.INSERT
+_UPDATE: Final = Operation.UPDATE
+_TOAST: Final = Unchanged.TOAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class Decoder:
         if kind == 0x49:  # I
             relation = self._relation(data, body)
             new, end = _row(relation, data, _expect(data, start + 5, b"N"))
-            return _whole(data, end, RowChange(Operation.INSERT, relation, None, new))
+            return _whole(data, end, RowChange(_INSERT, relation, None, new))
         if kind == 0x55:  # U
             return self._update(data, body)
         if kind == 0x44:  # D
@@ -156,7 +160,7 @@ class Decoder:
         if data[at] in b"OK":
             old, at = _row(relation, data, at + 1)
         new, end = _row(relation, data, _expect(data, at, b"N"))
-        return _whole(data, end, RowChange(Operation.UPDATE, relation, old, new))
+        return _whole(data, end, RowChange(_UPDATE, relation, old, new))
 
     def _relation(self, data: bytes, offset: int) -> Relation:
         (oid,) = _U32.unpack_from(data, offset)
@@ -215,7 +219,7 @@ def _row(relation: Relation, data: bytes, at: int) -> tuple[tuple[Value, ...], i
             values.append(None)
         elif kind == 0x75:  # u: unchanged TOAST
             at += 1
-            values.append(Unchanged.TOAST)
+            values.append(_TOAST)
         else:
             raise ProtocolError(f"a column of unknown kind {bytes((kind,))!r}")
         if at > len(data):

@@ -9,6 +9,7 @@ around the data, ``body.py`` the data.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from bridge.body import Body, ColumnUnfit
 from bridge.change import Relation, Unchanged
@@ -26,7 +27,9 @@ from protos.events.v1.event_pb2 import Event
 # The WAL keeps the row as it was written: correcting it later does not change that.
 ROW_MEND = "correct the mapping (docs/mapping.md), or correct the row and begin anew: zephyr bridge new-epoch"
 OTHER = "other"
-_ENDS = frozenset((fmt.DELETED, fmt.LEFT))
+_ENDS: Final = frozenset((fmt.DELETED, fmt.LEFT))
+_UPDATED: Final = fmt.UPDATED
+_TOAST: Final = Unchanged.TOAST
 _ENVELOPE_BYTES = 1024
 """What an event has beside its data, at most, as a rough measure."""
 
@@ -100,22 +103,22 @@ class Plan:
     def update(self, old: Row | None, new: Row) -> list[Draft]:
         """``updated``; or two messages when the row went to another key or another workspace."""
         if self.mismatches:
-            return [Draft(self, fmt.UPDATED, new, ())]
+            return [Draft(self, _UPDATED, new, ())]
         if old is None and self._full:
-            return [Draft(self, fmt.UPDATED, new, (), self._old_row_lost(new))]
-        if Unchanged.TOAST in new:
+            return [Draft(self, _UPDATED, new, (), self._old_row_lost(new))]
+        if _TOAST in new:
             new = self._filled(old, new)
-            lacking = [column for index, column in self._used if new[index] is Unchanged.TOAST]
+            lacking = [column for index, column in self._used if new[index] is _TOAST]
             if lacking:
-                return [Draft(self, fmt.UPDATED, new, (), self._incomplete(new, lacking[0]))]
+                return [Draft(self, _UPDATED, new, (), self._incomplete(new, lacking[0]))]
         if old is None:
-            return [Draft(self, fmt.UPDATED, new, self._unknown)]
+            return [Draft(self, _UPDATED, new, self._unknown)]
         if old[self._key] != new[self._key]:
             return [Draft(self, fmt.DELETED, old, ()), Draft(self, fmt.CREATED, new, ())]
         if self._workspace is not None and old[self._workspace] != new[self._workspace]:
             return [Draft(self, fmt.LEFT, old, ()), Draft(self, fmt.ENTERED, new, ())]
         changed = tuple([field for index, field in self._compared if old[index] != new[index]])
-        return [Draft(self, fmt.UPDATED, new, changed + self._unknown)]
+        return [Draft(self, _UPDATED, new, changed + self._unknown)]
 
     def truncated(self) -> Draft:
         """The message that all rows of the table went."""
@@ -194,7 +197,7 @@ class Plan:
             return new
         # What is stored out of line is not NULL: the old row would have it, were it whole.
         return tuple(
-            before if after is Unchanged.TOAST and before is not None else after
+            before if after is _TOAST and before is not None else after
             for before, after in zip(old, new, strict=True)
         )
 

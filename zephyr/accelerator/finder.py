@@ -33,7 +33,10 @@ class Finder(MetaPathFinder):
         self._files = files
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002 - the import system's interface
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """The compiled module, or None for any other."""
         file = self._files.get(fullname)
