@@ -33,6 +33,7 @@ class PositionMark(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     WAL_LSN_FIELD_NUMBER: _builtins.int
     WAL_TIME_FIELD_NUMBER: _builtins.int
+    COMMIT_TIME_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """The stream's epoch: identity of its history."""
     system_id: _builtins.str
@@ -53,6 +54,8 @@ class PositionMark(_message.Message):
     """How far the source's WAL was read: everything before it is stored or does not concern the stream."""
     wal_time: _builtins.int
     """The source's clock when that was known: Unix time in microseconds."""
+    commit_time: _builtins.int
+    """When the transaction at commit_lsn was committed: Unix time in microseconds. 0: not known."""
     def __init__(
         self,
         *,
@@ -65,10 +68,11 @@ class PositionMark(_message.Message):
         complete: _builtins.bool = ...,
         wal_lsn: _builtins.int = ...,
         wal_time: _builtins.int = ...,
+        commit_time: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_lsn", b"commit_lsn", "complete", b"complete", "epoch", b"epoch", "index", b"index", "system_id", b"system_id", "term", b"term", "timeline", b"timeline", "wal_lsn", b"wal_lsn", "wal_time", b"wal_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_lsn", b"commit_lsn", "commit_time", b"commit_time", "complete", b"complete", "epoch", b"epoch", "index", b"index", "system_id", b"system_id", "term", b"term", "timeline", b"timeline", "wal_lsn", b"wal_lsn", "wal_time", b"wal_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

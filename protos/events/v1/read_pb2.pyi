@@ -3,10 +3,14 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from protos.common.v1 import page_pb2 as _page_pb2
 from protos.common.v1 import request_pb2 as _request_pb2
+from protos.events.v1 import stream_pb2 as _stream_pb2
 from protos.models.v1 import note_pb2 as _note_pb2
 from protos.models.v1 import user_pb2 as _user_pb2
 import builtins as _builtins
@@ -163,3 +167,85 @@ class GetUserResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetUserResponse: _TypeAlias = GetUserResponse  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    """Asks for events of the past."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    from_time: _builtins.int
+    """Only events that were stored at or after this: Unix time in microseconds. 0: from the oldest."""
+    until_time: _builtins.int
+    """Only events that were stored before this: Unix time in microseconds. 0: up to the live edge."""
+    after: _builtins.bytes
+    """Only events after this cursor, of an event or of a frame; takes the place of from_time."""
+    @_builtins.property
+    def filter(self) -> _stream_pb2.Filter:
+        """Which events are wanted. Not set: all."""
+
+    @_builtins.property
+    def page(self) -> _page_pb2.PageRequest:
+        """How many at most (100 by default, 1000 at most), and where to go on."""
+
+    @_builtins.property
+    def metadata(self) -> _request_pb2.RequestMetadata:
+        """Correlation id and trace context of the caller."""
+
+    def __init__(
+        self,
+        *,
+        filter: _stream_pb2.Filter | None = ...,
+        from_time: _builtins.int = ...,
+        until_time: _builtins.int = ...,
+        after: _builtins.bytes = ...,
+        page: _page_pb2.PageRequest | None = ...,
+        metadata: _request_pb2.RequestMetadata | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "metadata", b"metadata", "page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter", "from_time", b"from_time", "metadata", b"metadata", "page", b"page", "until_time", b"until_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    """Events of the past."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.bytes
+    """Everything up to here was examined. Opaque."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_stream_pb2.StreamedEvent]:
+        """In the stream's order, each with the cursor that a subscription can go on after."""
+
+    @_builtins.property
+    def page(self) -> _page_pb2.PageResponse:
+        """Where to go on; no token when everything up to until_time, or to the live edge, was examined."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_stream_pb2.StreamedEvent] | None = ...,
+        cursor: _builtins.bytes = ...,
+        page: _page_pb2.PageResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "events", b"events", "page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class ReadServiceStub:
                 request_serializer=protos_dot_events_dot_v1_dot_read__pb2.GetUserRequest.SerializeToString,
                 response_deserializer=protos_dot_events_dot_v1_dot_read__pb2.GetUserResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/zephyr.events.v1.ReadService/ListEvents',
+                request_serializer=protos_dot_events_dot_v1_dot_read__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=protos_dot_events_dot_v1_dot_read__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
 
 
 class ReadServiceServicer:
@@ -65,6 +70,14 @@ class ReadServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """Pages through the past, oldest first. OUT_OF_RANGE when the stream does not reach back to where the
+        page begins, INVALID_ARGUMENT when the filter, a time or the page token is malformed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReadServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +90,11 @@ def add_ReadServiceServicer_to_server(servicer, server):
                     servicer.GetUser,
                     request_deserializer=protos_dot_events_dot_v1_dot_read__pb2.GetUserRequest.FromString,
                     response_serializer=protos_dot_events_dot_v1_dot_read__pb2.GetUserResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=protos_dot_events_dot_v1_dot_read__pb2.ListEventsRequest.FromString,
+                    response_serializer=protos_dot_events_dot_v1_dot_read__pb2.ListEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +152,33 @@ class ReadService:
             '/zephyr.events.v1.ReadService/GetUser',
             protos_dot_events_dot_v1_dot_read__pb2.GetUserRequest.SerializeToString,
             protos_dot_events_dot_v1_dot_read__pb2.GetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zephyr.events.v1.ReadService/ListEvents',
+            protos_dot_events_dot_v1_dot_read__pb2.ListEventsRequest.SerializeToString,
+            protos_dot_events_dot_v1_dot_read__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class ReadServiceStub:
     """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
     GetUser: _grpc.UnaryUnaryMultiCallable[_read_pb2.GetUserRequest, _read_pb2.GetUserResponse]
     """Gives a user. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_read_pb2.ListEventsRequest, _read_pb2.ListEventsResponse]
+    """Pages through the past, oldest first. OUT_OF_RANGE when the stream does not reach back to where the
+    page begins, INVALID_ARGUMENT when the filter, a time or the page token is malformed.
+    """
 
 @_typing.type_check_only
 class ReadServiceAsyncStub(ReadServiceStub):
@@ -47,6 +51,10 @@ class ReadServiceAsyncStub(ReadServiceStub):
     """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
     GetUser: _aio.UnaryUnaryMultiCallable[_read_pb2.GetUserRequest, _read_pb2.GetUserResponse]  # type: ignore[assignment]
     """Gives a user. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
+    ListEvents: _aio.UnaryUnaryMultiCallable[_read_pb2.ListEventsRequest, _read_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Pages through the past, oldest first. OUT_OF_RANGE when the stream does not reach back to where the
+    page begins, INVALID_ARGUMENT when the filter, a time or the page token is malformed.
+    """
 
 class ReadServiceServicer(metaclass=_abc_1.ABCMeta):
     """The latest state of single entities, from the cache or from Postgres."""
@@ -66,5 +74,15 @@ class ReadServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_read_pb2.GetUserResponse, _abc.Awaitable[_read_pb2.GetUserResponse]]:
         """Gives a user. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _read_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_read_pb2.ListEventsResponse, _abc.Awaitable[_read_pb2.ListEventsResponse]]:
+        """Pages through the past, oldest first. OUT_OF_RANGE when the stream does not reach back to where the
+        page begins, INVALID_ARGUMENT when the filter, a time or the page token is malformed.
+        """
 
 def add_ReadServiceServicer_to_server(servicer: ReadServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,62 +22,87 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from protos.common.v1 import error_pb2 as protos_dot_common_dot_v1_dot_error__pb2
 from protos.common.v1 import request_pb2 as protos_dot_common_dot_v1_dot_request__pb2
 from protos.events.v1 import event_pb2 as protos_dot_events_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/events/v1/stream.proto\x12\x10zephyr.events.v1\x1a\x1cprotos/common/v1/error.proto\x1a\x1eprotos/common/v1/request.proto\x1a\x1cprotos/events/v1/event.proto\"\xbc\x01\n\x10SubscribeRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32\".zephyr.events.v1.OpenSubscriptionH\x00\x12\x34\n\x05\x63lose\x18\x02 \x01(\x0b\x32#.zephyr.events.v1.CloseSubscriptionH\x00\x12\x33\n\x08progress\x18\x04 \x01(\x0b\x32\x1f.zephyr.events.v1.ProgressQueryH\x00\x42\t\n\x07request\"\xb2\x01\n\x10OpenSubscription\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12(\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x18.zephyr.events.v1.Filter\x12&\n\x05start\x18\x03 \x01(\x0b\x32\x17.zephyr.events.v1.Start\x12\x33\n\x08metadata\x18\x04 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\"B\n\x06\x46ilter\x12\x15\n\rworkspace_ids\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x12\n\nentity_ids\x18\x03 \x03(\t\"\xa4\x01\n\x05Start\x12+\n\x04live\x18\x01 \x01(\x0b\x32\x1b.zephyr.events.v1.LiveStartH\x00\x12\x33\n\x08\x65\x61rliest\x18\x02 \x01(\x0b\x32\x1f.zephyr.events.v1.EarliestStartH\x00\x12-\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x1c.zephyr.events.v1.AfterStartH\x00\x42\n\n\x08position\"\x0b\n\tLiveStart\"\x0f\n\rEarliestStart\"\x1c\n\nAfterStart\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x0c\",\n\x11\x43loseSubscription\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\"7\n\rProgressQuery\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\t\"\xeb\x03\n\x11SubscribeResponse\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12,\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x1a.zephyr.events.v1.Coverage\x12(\n\x05ready\x18\x04 \x01(\x0b\x32\x17.zephyr.events.v1.ReadyH\x00\x12*\n\x06\x65vents\x18\x05 \x01(\x0b\x32\x18.zephyr.events.v1.EventsH\x00\x12/\n\tcaught_up\x18\x06 \x01(\x0b\x32\x1a.zephyr.events.v1.CaughtUpH\x00\x12\x33\n\x0b\x66\x65ll_behind\x18\x07 \x01(\x0b\x32\x1c.zephyr.events.v1.FellBehindH\x00\x12.\n\x08progress\x18\x08 \x01(\x0b\x32\x1a.zephyr.events.v1.ProgressH\x00\x12(\n\x05reset\x18\t \x01(\x0b\x32\x17.zephyr.events.v1.ResetH\x00\x12*\n\x06\x63losed\x18\x10 \x01(\x0b\x32\x18.zephyr.events.v1.ClosedH\x00\x12\x31\n\ngoing_away\x18\x11 \x01(\x0b\x32\x1b.zephyr.events.v1.GoingAwayH\x00\x42\n\n\x08response\"^\n\x08\x43overage\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\x0f\n\x07through\x18\x02 \x01(\x04\x12\x0f\n\x07matched\x18\x03 \x01(\x04\x12\x0f\n\x07skipped\x18\x04 \x01(\x04\x12\x10\n\x08internal\x18\x05 \x01(\x04\"\x16\n\x05Ready\x12\r\n\x05\x65poch\x18\x01 \x01(\t\"S\n\x06\x45vents\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.zephyr.events.v1.StreamedEvent\x12\x18\n\x10transaction_open\x18\x02 \x01(\x08\"Y\n\rStreamedEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12&\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x17.zephyr.events.v1.Event\"<\n\x08\x43\x61ughtUp\x12\x30\n\x06source\x18\x01 \x01(\x0b\x32 .zephyr.events.v1.SourcePosition\"\x1c\n\nFellBehind\x12\x0e\n\x06reason\x18\x01 \x01(\t\"K\n\x08Progress\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x30\n\x06source\x18\x02 \x01(\x0b\x32 .zephyr.events.v1.SourcePosition\"3\n\x0eSourcePosition\x12\x0f\n\x07wal_lsn\x18\x01 \x01(\x04\x12\x10\n\x08wal_time\x18\x02 \x01(\x03\"O\n\x05Reset\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.zephyr.events.v1.ResetReason\x12\x17\n\x0f\x65\x61rliest_cursor\x18\x02 \x01(\x0c\"0\n\x06\x43losed\x12&\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x17.zephyr.common.v1.Error\"#\n\tGoingAway\x12\x16\n\x0eretry_after_ms\x18\x01 \x01(\r*\x89\x01\n\x0bResetReason\x12\x1c\n\x18RESET_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14RESET_REASON_EXPIRED\x10\x01\x12\x1e\n\x1aRESET_REASON_EPOCH_CHANGED\x10\x02\x12\"\n\x1eRESET_REASON_HISTORY_REWRITTEN\x10\x03\x32i\n\rStreamService\x12X\n\tSubscribe\x12\".zephyr.events.v1.SubscribeRequest\x1a#.zephyr.events.v1.SubscribeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/events/v1/stream.proto\x12\x10zephyr.events.v1\x1a google/protobuf/field_mask.proto\x1a\x1cprotos/common/v1/error.proto\x1a\x1eprotos/common/v1/request.proto\x1a\x1cprotos/events/v1/event.proto\"\xa3\x02\n\x10SubscribeRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32\".zephyr.events.v1.OpenSubscriptionH\x00\x12\x34\n\x05\x63lose\x18\x02 \x01(\x0b\x32#.zephyr.events.v1.CloseSubscriptionH\x00\x12/\n\x06\x63redit\x18\x03 \x01(\x0b\x32\x1d.zephyr.events.v1.CreditGrantH\x00\x12\x33\n\x08progress\x18\x04 \x01(\x0b\x32\x1f.zephyr.events.v1.ProgressQueryH\x00\x12\x34\n\x06reauth\x18\x05 \x01(\x0b\x32\".zephyr.events.v1.ReauthenticationH\x00\x42\t\n\x07request\"\xf5\x02\n\x10OpenSubscription\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12(\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x18.zephyr.events.v1.Filter\x12&\n\x05start\x18\x03 \x01(\x0b\x32\x17.zephyr.events.v1.Start\x12\x33\n\x08metadata\x18\x04 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\x12(\n\x06\x63redit\x18\x05 \x01(\x0b\x32\x18.zephyr.events.v1.Credit\x12\x39\n\x0foverflow_policy\x18\x06 \x01(\x0e\x32 .zephyr.events.v1.OverflowPolicy\x12\x1a\n\rmax_linger_ms\x18\x07 \x01(\rH\x00\x88\x01\x01\x12.\n\nfield_mask\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x10\n\x0e_max_linger_ms\"J\n\x06\x43redit\x12\x15\n\x08messages\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05\x62ytes\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\x0b\n\t_messagesB\x08\n\x06_bytes\"P\n\x0b\x43reditGrant\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12(\n\x06\x63redit\x18\x02 \x01(\x0b\x32\x18.zephyr.events.v1.Credit\"!\n\x10Reauthentication\x12\r\n\x05token\x18\x01 \x01(\t\"i\n\x06\x46ilter\x12\x15\n\rworkspace_ids\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x12\n\nentity_ids\x18\x03 \x03(\t\x12\r\n\x05verbs\x18\x04 \x03(\t\x12\x16\n\x0e\x63hanged_fields\x18\x05 \x03(\t\"\x8b\x02\n\x05Start\x12+\n\x04live\x18\x01 \x01(\x0b\x32\x1b.zephyr.events.v1.LiveStartH\x00\x12\x33\n\x08\x65\x61rliest\x18\x02 \x01(\x0b\x32\x1f.zephyr.events.v1.EarliestStartH\x00\x12-\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x1c.zephyr.events.v1.AfterStartH\x00\x12\x30\n\x07\x61t_time\x18\x04 \x01(\x0b\x32\x1d.zephyr.events.v1.AtTimeStartH\x00\x12\x33\n\x08snapshot\x18\x05 \x01(\x0b\x32\x1f.zephyr.events.v1.SnapshotStartH\x00\x42\n\n\x08position\"\x0b\n\tLiveStart\"\x0f\n\rEarliestStart\"\x1c\n\nAfterStart\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x0c\"\x1b\n\x0b\x41tTimeStart\x12\x0c\n\x04time\x18\x01 \x01(\x03\"\"\n\rSnapshotStart\x12\x11\n\tpage_size\x18\x01 \x01(\r\",\n\x11\x43loseSubscription\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\"7\n\rProgressQuery\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\t\"\xf3\x05\n\x11SubscribeResponse\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12,\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x1a.zephyr.events.v1.Coverage\x12(\n\x05ready\x18\x04 \x01(\x0b\x32\x17.zephyr.events.v1.ReadyH\x00\x12*\n\x06\x65vents\x18\x05 \x01(\x0b\x32\x18.zephyr.events.v1.EventsH\x00\x12/\n\tcaught_up\x18\x06 \x01(\x0b\x32\x1a.zephyr.events.v1.CaughtUpH\x00\x12\x33\n\x0b\x66\x65ll_behind\x18\x07 \x01(\x0b\x32\x1c.zephyr.events.v1.FellBehindH\x00\x12.\n\x08progress\x18\x08 \x01(\x0b\x32\x1a.zephyr.events.v1.ProgressH\x00\x12(\n\x05reset\x18\t \x01(\x0b\x32\x17.zephyr.events.v1.ResetH\x00\x12\x37\n\rsnapshot_page\x18\n \x01(\x0b\x32\x1e.zephyr.events.v1.SnapshotPageH\x00\x12\x35\n\x0csnapshot_end\x18\x0b \x01(\x0b\x32\x1d.zephyr.events.v1.SnapshotEndH\x00\x12$\n\x03gap\x18\x0c \x01(\x0b\x32\x15.zephyr.events.v1.GapH\x00\x12\x37\n\rscope_changed\x18\r \x01(\x0b\x32\x1e.zephyr.events.v1.ScopeChangedH\x00\x12\x37\n\rauth_expiring\x18\x0e \x01(\x0b\x32\x1e.zephyr.events.v1.AuthExpiringH\x00\x12*\n\x06\x63losed\x18\x10 \x01(\x0b\x32\x18.zephyr.events.v1.ClosedH\x00\x12\x31\n\ngoing_away\x18\x11 \x01(\x0b\x32\x1b.zephyr.events.v1.GoingAwayH\x00\x42\n\n\x08response\"^\n\x08\x43overage\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\x0f\n\x07through\x18\x02 \x01(\x04\x12\x0f\n\x07matched\x18\x03 \x01(\x04\x12\x0f\n\x07skipped\x18\x04 \x01(\x04\x12\x10\n\x08internal\x18\x05 \x01(\x04\"H\n\x05Ready\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x30\n\x06source\x18\x02 \x01(\x0b\x32 .zephyr.events.v1.SourcePosition\"S\n\x0cSnapshotPage\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.zephyr.events.v1.StreamedEvent\x12\x13\n\x0b\x63orrections\x18\x02 \x01(\x08\"\x1c\n\x0bSnapshotEnd\x12\r\n\x05items\x18\x01 \x01(\x04\"%\n\x03Gap\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\x0f\n\x07through\x18\x02 \x01(\x04\":\n\x0cScopeChanged\x12\x1a\n\x12lost_workspace_ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\x0c\x41uthExpiring\x12\x12\n\nexpires_at\x18\x01 \x01(\x03\"S\n\x06\x45vents\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.zephyr.events.v1.StreamedEvent\x12\x18\n\x10transaction_open\x18\x02 \x01(\x08\"Y\n\rStreamedEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12&\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x17.zephyr.events.v1.Event\"<\n\x08\x43\x61ughtUp\x12\x30\n\x06source\x18\x01 \x01(\x0b\x32 .zephyr.events.v1.SourcePosition\"\x1c\n\nFellBehind\x12\x0e\n\x06reason\x18\x01 \x01(\t\"K\n\x08Progress\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x30\n\x06source\x18\x02 \x01(\x0b\x32 .zephyr.events.v1.SourcePosition\"m\n\x0eSourcePosition\x12\x0f\n\x07wal_lsn\x18\x01 \x01(\x04\x12\x10\n\x08wal_time\x18\x02 \x01(\x03\x12\x12\n\ncommit_lsn\x18\x03 \x01(\x04\x12\x13\n\x0b\x63ommit_time\x18\x04 \x01(\x03\x12\x0f\n\x07stalled\x18\x05 \x01(\x08\"~\n\x05Reset\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.zephyr.events.v1.ResetReason\x12\x17\n\x0f\x65\x61rliest_cursor\x18\x02 \x01(\x0c\x12-\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.zephyr.events.v1.ResetAction\"0\n\x06\x43losed\x12&\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x17.zephyr.common.v1.Error\"#\n\tGoingAway\x12\x16\n\x0eretry_after_ms\x18\x01 \x01(\r*o\n\x0eOverflowPolicy\x12\x1f\n\x1bOVERFLOW_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18OVERFLOW_POLICY_CATCH_UP\x10\x01\x12\x1e\n\x1aOVERFLOW_POLICY_DISCONNECT\x10\x02*\xa5\x01\n\x0bResetReason\x12\x1c\n\x18RESET_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14RESET_REASON_EXPIRED\x10\x01\x12\x1e\n\x1aRESET_REASON_EPOCH_CHANGED\x10\x02\x12\"\n\x1eRESET_REASON_HISTORY_REWRITTEN\x10\x03\x12\x1a\n\x16RESET_REASON_FORBIDDEN\x10\x04*\x84\x01\n\x0bResetAction\x12\x1c\n\x18RESET_ACTION_UNSPECIFIED\x10\x00\x12\x1c\n\x18RESET_ACTION_FETCH_STATE\x10\x01\x12\x1f\n\x1bRESET_ACTION_AWAIT_SNAPSHOT\x10\x02\x12\x18\n\x14RESET_ACTION_GIVE_UP\x10\x03\x32i\n\rStreamService\x12X\n\tSubscribe\x12\".zephyr.events.v1.SubscribeRequest\x1a#.zephyr.events.v1.SubscribeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.events.v1.stream_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESETREASON']._serialized_start=2094
-  _globals['_RESETREASON']._serialized_end=2231
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=144
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=332
-  _globals['_OPENSUBSCRIPTION']._serialized_start=335
-  _globals['_OPENSUBSCRIPTION']._serialized_end=513
-  _globals['_FILTER']._serialized_start=515
-  _globals['_FILTER']._serialized_end=581
-  _globals['_START']._serialized_start=584
-  _globals['_START']._serialized_end=748
-  _globals['_LIVESTART']._serialized_start=750
-  _globals['_LIVESTART']._serialized_end=761
-  _globals['_EARLIESTSTART']._serialized_start=763
-  _globals['_EARLIESTSTART']._serialized_end=778
-  _globals['_AFTERSTART']._serialized_start=780
-  _globals['_AFTERSTART']._serialized_end=808
-  _globals['_CLOSESUBSCRIPTION']._serialized_start=810
-  _globals['_CLOSESUBSCRIPTION']._serialized_end=854
-  _globals['_PROGRESSQUERY']._serialized_start=856
-  _globals['_PROGRESSQUERY']._serialized_end=911
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=914
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=1405
-  _globals['_COVERAGE']._serialized_start=1407
-  _globals['_COVERAGE']._serialized_end=1501
-  _globals['_READY']._serialized_start=1503
-  _globals['_READY']._serialized_end=1525
-  _globals['_EVENTS']._serialized_start=1527
-  _globals['_EVENTS']._serialized_end=1610
-  _globals['_STREAMEDEVENT']._serialized_start=1612
-  _globals['_STREAMEDEVENT']._serialized_end=1701
-  _globals['_CAUGHTUP']._serialized_start=1703
-  _globals['_CAUGHTUP']._serialized_end=1763
-  _globals['_FELLBEHIND']._serialized_start=1765
-  _globals['_FELLBEHIND']._serialized_end=1793
-  _globals['_PROGRESS']._serialized_start=1795
-  _globals['_PROGRESS']._serialized_end=1870
-  _globals['_SOURCEPOSITION']._serialized_start=1872
-  _globals['_SOURCEPOSITION']._serialized_end=1923
-  _globals['_RESET']._serialized_start=1925
-  _globals['_RESET']._serialized_end=2004
-  _globals['_CLOSED']._serialized_start=2006
-  _globals['_CLOSED']._serialized_end=2054
-  _globals['_GOINGAWAY']._serialized_start=2056
-  _globals['_GOINGAWAY']._serialized_end=2091
-  _globals['_STREAMSERVICE']._serialized_start=2233
-  _globals['_STREAMSERVICE']._serialized_end=2338
+  _globals['_OVERFLOWPOLICY']._serialized_start=3494
+  _globals['_OVERFLOWPOLICY']._serialized_end=3605
+  _globals['_RESETREASON']._serialized_start=3608
+  _globals['_RESETREASON']._serialized_end=3773
+  _globals['_RESETACTION']._serialized_start=3776
+  _globals['_RESETACTION']._serialized_end=3908
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=178
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=469
+  _globals['_OPENSUBSCRIPTION']._serialized_start=472
+  _globals['_OPENSUBSCRIPTION']._serialized_end=845
+  _globals['_CREDIT']._serialized_start=847
+  _globals['_CREDIT']._serialized_end=921
+  _globals['_CREDITGRANT']._serialized_start=923
+  _globals['_CREDITGRANT']._serialized_end=1003
+  _globals['_REAUTHENTICATION']._serialized_start=1005
+  _globals['_REAUTHENTICATION']._serialized_end=1038
+  _globals['_FILTER']._serialized_start=1040
+  _globals['_FILTER']._serialized_end=1145
+  _globals['_START']._serialized_start=1148
+  _globals['_START']._serialized_end=1415
+  _globals['_LIVESTART']._serialized_start=1417
+  _globals['_LIVESTART']._serialized_end=1428
+  _globals['_EARLIESTSTART']._serialized_start=1430
+  _globals['_EARLIESTSTART']._serialized_end=1445
+  _globals['_AFTERSTART']._serialized_start=1447
+  _globals['_AFTERSTART']._serialized_end=1475
+  _globals['_ATTIMESTART']._serialized_start=1477
+  _globals['_ATTIMESTART']._serialized_end=1504
+  _globals['_SNAPSHOTSTART']._serialized_start=1506
+  _globals['_SNAPSHOTSTART']._serialized_end=1540
+  _globals['_CLOSESUBSCRIPTION']._serialized_start=1542
+  _globals['_CLOSESUBSCRIPTION']._serialized_end=1586
+  _globals['_PROGRESSQUERY']._serialized_start=1588
+  _globals['_PROGRESSQUERY']._serialized_end=1643
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=1646
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=2401
+  _globals['_COVERAGE']._serialized_start=2403
+  _globals['_COVERAGE']._serialized_end=2497
+  _globals['_READY']._serialized_start=2499
+  _globals['_READY']._serialized_end=2571
+  _globals['_SNAPSHOTPAGE']._serialized_start=2573
+  _globals['_SNAPSHOTPAGE']._serialized_end=2656
+  _globals['_SNAPSHOTEND']._serialized_start=2658
+  _globals['_SNAPSHOTEND']._serialized_end=2686
+  _globals['_GAP']._serialized_start=2688
+  _globals['_GAP']._serialized_end=2725
+  _globals['_SCOPECHANGED']._serialized_start=2727
+  _globals['_SCOPECHANGED']._serialized_end=2785
+  _globals['_AUTHEXPIRING']._serialized_start=2787
+  _globals['_AUTHEXPIRING']._serialized_end=2821
+  _globals['_EVENTS']._serialized_start=2823
+  _globals['_EVENTS']._serialized_end=2906
+  _globals['_STREAMEDEVENT']._serialized_start=2908
+  _globals['_STREAMEDEVENT']._serialized_end=2997
+  _globals['_CAUGHTUP']._serialized_start=2999
+  _globals['_CAUGHTUP']._serialized_end=3059
+  _globals['_FELLBEHIND']._serialized_start=3061
+  _globals['_FELLBEHIND']._serialized_end=3089
+  _globals['_PROGRESS']._serialized_start=3091
+  _globals['_PROGRESS']._serialized_end=3166
+  _globals['_SOURCEPOSITION']._serialized_start=3168
+  _globals['_SOURCEPOSITION']._serialized_end=3277
+  _globals['_RESET']._serialized_start=3279
+  _globals['_RESET']._serialized_end=3405
+  _globals['_CLOSED']._serialized_start=3407
+  _globals['_CLOSED']._serialized_end=3455
+  _globals['_GOINGAWAY']._serialized_start=3457
+  _globals['_GOINGAWAY']._serialized_end=3492
+  _globals['_STREAMSERVICE']._serialized_start=3910
+  _globals['_STREAMSERVICE']._serialized_end=4015
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -22,6 +23,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OverflowPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverflowPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverflowPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERFLOW_POLICY_UNSPECIFIED: _OverflowPolicy.ValueType  # 0
+    """CATCH_UP."""
+    OVERFLOW_POLICY_CATCH_UP: _OverflowPolicy.ValueType  # 1
+    """It leaves the live edge, is served from the stream, and comes back without a gap or a repetition."""
+    OVERFLOW_POLICY_DISCONNECT: _OverflowPolicy.ValueType  # 2
+    """It is closed with RESOURCE_EXHAUSTED, after what was queued."""
+
+class OverflowPolicy(_OverflowPolicy, metaclass=_OverflowPolicyEnumTypeWrapper):
+    """What happens to a subscription whose client reads more slowly than events match."""
+
+OVERFLOW_POLICY_UNSPECIFIED: OverflowPolicy.ValueType  # 0
+"""CATCH_UP."""
+OVERFLOW_POLICY_CATCH_UP: OverflowPolicy.ValueType  # 1
+"""It leaves the live edge, is served from the stream, and comes back without a gap or a repetition."""
+OVERFLOW_POLICY_DISCONNECT: OverflowPolicy.ValueType  # 2
+"""It is closed with RESOURCE_EXHAUSTED, after what was queued."""
+Global___OverflowPolicy: _TypeAlias = OverflowPolicy  # noqa: Y015
+
 class _ResetReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -36,6 +61,8 @@ class _ResetReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResetReas
     """The cursor belongs to another history."""
     RESET_REASON_HISTORY_REWRITTEN: _ResetReason.ValueType  # 3
     """The stream holds something else at the cursor's sequence."""
+    RESET_REASON_FORBIDDEN: _ResetReason.ValueType  # 4
+    """The caller may not see what was asked for any more."""
 
 class ResetReason(_ResetReason, metaclass=_ResetReasonEnumTypeWrapper):
     """Why a position cannot be served."""
@@ -48,7 +75,37 @@ RESET_REASON_EPOCH_CHANGED: ResetReason.ValueType  # 2
 """The cursor belongs to another history."""
 RESET_REASON_HISTORY_REWRITTEN: ResetReason.ValueType  # 3
 """The stream holds something else at the cursor's sequence."""
+RESET_REASON_FORBIDDEN: ResetReason.ValueType  # 4
+"""The caller may not see what was asked for any more."""
 Global___ResetReason: _TypeAlias = ResetReason  # noqa: Y015
+
+class _ResetAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResetActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResetAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESET_ACTION_UNSPECIFIED: _ResetAction.ValueType  # 0
+    """Not said."""
+    RESET_ACTION_FETCH_STATE: _ResetAction.ValueType  # 1
+    """Fetch the state anew, then begin at `earliest_cursor` or live: open with `snapshot`."""
+    RESET_ACTION_AWAIT_SNAPSHOT: _ResetAction.ValueType  # 2
+    """Nothing: a new snapshot follows on this subscription. Drop what was folded."""
+    RESET_ACTION_GIVE_UP: _ResetAction.ValueType  # 3
+    """Nothing can be done with this authorization."""
+
+class ResetAction(_ResetAction, metaclass=_ResetActionEnumTypeWrapper):
+    """What to do after a reset."""
+
+RESET_ACTION_UNSPECIFIED: ResetAction.ValueType  # 0
+"""Not said."""
+RESET_ACTION_FETCH_STATE: ResetAction.ValueType  # 1
+"""Fetch the state anew, then begin at `earliest_cursor` or live: open with `snapshot`."""
+RESET_ACTION_AWAIT_SNAPSHOT: ResetAction.ValueType  # 2
+"""Nothing: a new snapshot follows on this subscription. Drop what was folded."""
+RESET_ACTION_GIVE_UP: ResetAction.ValueType  # 3
+"""Nothing can be done with this authorization."""
+Global___ResetAction: _TypeAlias = ResetAction  # noqa: Y015
 
 @_typing.final
 class SubscribeRequest(_message.Message):
@@ -58,7 +115,9 @@ class SubscribeRequest(_message.Message):
 
     OPEN_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    REAUTH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___OpenSubscription:
         """Begins a subscription."""
@@ -68,21 +127,31 @@ class SubscribeRequest(_message.Message):
         """Ends a subscription."""
 
     @_builtins.property
+    def credit(self) -> Global___CreditGrant:
+        """Allows a subscription to send more."""
+
+    @_builtins.property
     def progress(self) -> Global___ProgressQuery:
         """Asks how far a subscription is."""
+
+    @_builtins.property
+    def reauth(self) -> Global___Reauthentication:
+        """A new token for the whole stream."""
 
     def __init__(
         self,
         *,
         open: Global___OpenSubscription | None = ...,
         close: Global___CloseSubscription | None = ...,
+        credit: Global___CreditGrant | None = ...,
         progress: Global___ProgressQuery | None = ...,
+        reauth: Global___Reauthentication | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "open", b"open", "progress", b"progress", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "credit", b"credit", "open", b"open", "progress", b"progress", "reauth", b"reauth", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "open", b"open", "progress", b"progress", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "credit", b"credit", "open", b"open", "progress", b"progress", "reauth", b"reauth", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open", "close", "progress"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open", "close", "credit", "progress", "reauth"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -98,8 +167,18 @@ class OpenSubscription(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
+    OVERFLOW_POLICY_FIELD_NUMBER: _builtins.int
+    MAX_LINGER_MS_FIELD_NUMBER: _builtins.int
+    FIELD_MASK_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     """Chosen by the client, unique on the stream, 1 to 64 bytes."""
+    overflow_policy: Global___OverflowPolicy.ValueType
+    """What happens when the client reads more slowly than events match. Not set: CATCH_UP."""
+    max_linger_ms: _builtins.int
+    """How long an event may wait for others to share its frame, in milliseconds, at most 1000.
+    Not set: not at all when nothing is under way, a few milliseconds under load. 0: never.
+    """
     @_builtins.property
     def filter(self) -> Global___Filter:
         """Which events are wanted. Not set: all."""
@@ -112,6 +191,14 @@ class OpenSubscription(_message.Message):
     def metadata(self) -> _request_pb2.RequestMetadata:
         """Correlation id and trace context of the caller."""
 
+    @_builtins.property
+    def credit(self) -> Global___Credit:
+        """What may be sent before more is granted. Not set: no bound but the connection's own."""
+
+    @_builtins.property
+    def field_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields of the model are delivered, such as "title"; the envelope always is. Not set: all."""
+
     def __init__(
         self,
         *,
@@ -119,24 +206,121 @@ class OpenSubscription(_message.Message):
         filter: Global___Filter | None = ...,
         start: Global___Start | None = ...,
         metadata: _request_pb2.RequestMetadata | None = ...,
+        credit: Global___Credit | None = ...,
+        overflow_policy: Global___OverflowPolicy.ValueType = ...,
+        max_linger_ms: _builtins.int | None = ...,
+        field_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "metadata", b"metadata", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_linger_ms", b"_max_linger_ms", "credit", b"credit", "field_mask", b"field_mask", "filter", b"filter", "max_linger_ms", b"max_linger_ms", "metadata", b"metadata", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "metadata", b"metadata", "start", b"start", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_linger_ms", b"_max_linger_ms", "credit", b"credit", "field_mask", b"field_mask", "filter", b"filter", "max_linger_ms", b"max_linger_ms", "metadata", b"metadata", "overflow_policy", b"overflow_policy", "start", b"start", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_linger_ms: _TypeAlias = _typing.Literal["max_linger_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_linger_ms: _TypeAlias = _typing.Literal["_max_linger_ms", b"_max_linger_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_linger_ms) -> _WhichOneofReturnType__max_linger_ms | None: ...
 
 Global___OpenSubscription: _TypeAlias = OpenSubscription  # noqa: Y015
 
 @_typing.final
+class Credit(_message.Message):
+    """How much may be sent. Any positive credit admits one event, whatever its size; control frames
+    are free. What is not set is not bounded.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    messages: _builtins.int
+    """Events. 0 pauses."""
+    bytes: _builtins.int
+    """Bytes of events. 0 pauses."""
+    def __init__(
+        self,
+        *,
+        messages: _builtins.int | None = ...,
+        bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_messages", b"_messages", "bytes", b"bytes", "messages", b"messages"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_messages", b"_messages", "bytes", b"bytes", "messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bytes: _TypeAlias = _typing.Literal["bytes"]  # noqa: Y015
+    _WhichOneofArgType__bytes: _TypeAlias = _typing.Literal["_bytes", b"_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__messages: _TypeAlias = _typing.Literal["messages"]  # noqa: Y015
+    _WhichOneofArgType__messages: _TypeAlias = _typing.Literal["_messages", b"_messages"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes) -> _WhichOneofReturnType__bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__messages) -> _WhichOneofReturnType__messages | None: ...
+
+Global___Credit: _TypeAlias = Credit  # noqa: Y015
+
+@_typing.final
+class CreditGrant(_message.Message):
+    """Allows a subscription to send more: added to what is left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    """The subscription."""
+    @_builtins.property
+    def credit(self) -> Global___Credit:
+        """How much more. Negative amounts close the subscription with INVALID_ARGUMENT."""
+
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        credit: Global___Credit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreditGrant: _TypeAlias = CreditGrant  # noqa: Y015
+
+@_typing.final
+class Reauthentication(_message.Message):
+    """A new token for the whole stream. Answered by `auth_expiring` with the new time, or by `closed`
+    of every subscription when the token is not accepted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """As in the call's authorization metadata."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reauthentication: _TypeAlias = Reauthentication  # noqa: Y015
+
+@_typing.final
 class Filter(_message.Message):
-    """Which events are wanted: those that match each list that is not empty."""
+    """Which events are wanted: those that match each list that is not empty. Verbs and changed fields do
+    not apply to a snapshot.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKSPACE_IDS_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
     ENTITY_IDS_FIELD_NUMBER: _builtins.int
+    VERBS_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def workspace_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """UUIDs of workspaces. The events of users are matched by their memberships."""
@@ -149,16 +333,26 @@ class Filter(_message.Message):
     def entity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of entities."""
 
+    @_builtins.property
+    def verbs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Verbs, such as "created" and "updated". "truncated" always matches."""
+
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of fields: an update is wanted only when one of them changed. Other verbs match."""
+
     def __init__(
         self,
         *,
         workspace_ids: _abc.Iterable[_builtins.str] | None = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
         entity_ids: _abc.Iterable[_builtins.str] | None = ...,
+        verbs: _abc.Iterable[_builtins.str] | None = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_ids", b"entity_ids", "kinds", b"kinds", "workspace_ids", b"workspace_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_fields", b"changed_fields", "entity_ids", b"entity_ids", "kinds", b"kinds", "verbs", b"verbs", "workspace_ids", b"workspace_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,6 +367,8 @@ class Start(_message.Message):
     LIVE_FIELD_NUMBER: _builtins.int
     EARLIEST_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    AT_TIME_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def live(self) -> Global___LiveStart:
         """Events that are committed after `ready`."""
@@ -185,18 +381,28 @@ class Start(_message.Message):
     def after(self) -> Global___AfterStart:
         """After a cursor that was received before."""
 
+    @_builtins.property
+    def at_time(self) -> Global___AtTimeStart:
+        """Events that were stored at or after a time."""
+
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotStart:
+        """The present state, and what changes from there on."""
+
     def __init__(
         self,
         *,
         live: Global___LiveStart | None = ...,
         earliest: Global___EarliestStart | None = ...,
         after: Global___AfterStart | None = ...,
+        at_time: Global___AtTimeStart | None = ...,
+        snapshot: Global___SnapshotStart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "earliest", b"earliest", "live", b"live", "position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at_time", b"at_time", "earliest", b"earliest", "live", b"live", "position", b"position", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "earliest", b"earliest", "live", b"live", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at_time", b"at_time", "earliest", b"earliest", "live", b"live", "position", b"position", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_position: _TypeAlias = _typing.Literal["live", "earliest", "after"]  # noqa: Y015
+    _WhichOneofReturnType_position: _TypeAlias = _typing.Literal["live", "earliest", "after", "at_time", "snapshot"]  # noqa: Y015
     _WhichOneofArgType_position: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_position) -> _WhichOneofReturnType_position | None: ...
 
@@ -257,6 +463,55 @@ class AfterStart(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AfterStart: _TypeAlias = AfterStart  # noqa: Y015
+
+@_typing.final
+class AtTimeStart(_message.Message):
+    """Begin with the first event that was stored at or after a time; nothing that was committed at or
+    after it is missed, as far as the clocks of source and broker agree.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    time: _builtins.int
+    """Unix time in microseconds. In the future: live."""
+    def __init__(
+        self,
+        *,
+        time: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AtTimeStart: _TypeAlias = AtTimeStart  # noqa: Y015
+
+@_typing.final
+class SnapshotStart(_message.Message):
+    """Begin with the present state: `snapshot_page` frames, then `snapshot_end`, then events. The pages of
+    the state are followed by corrections for what changed meanwhile; folded in their order up to
+    `snapshot_end` they equal the state at its cursor. After a `reset` a new snapshot follows.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """The most items of a page; 0 leaves the choice to the server."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotStart: _TypeAlias = SnapshotStart  # noqa: Y015
 
 @_typing.final
 class CloseSubscription(_message.Message):
@@ -323,6 +578,11 @@ class SubscribeResponse(_message.Message):
     FELL_BEHIND_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_PAGE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_END_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    SCOPE_CHANGED_FIELD_NUMBER: _builtins.int
+    AUTH_EXPIRING_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
@@ -355,7 +615,27 @@ class SubscribeResponse(_message.Message):
 
     @_builtins.property
     def reset(self) -> Global___Reset:
-        """The position cannot be served. `closed` follows."""
+        """The position cannot be served. `closed` follows, or a new snapshot."""
+
+    @_builtins.property
+    def snapshot_page(self) -> Global___SnapshotPage:
+        """A part of the present state."""
+
+    @_builtins.property
+    def snapshot_end(self) -> Global___SnapshotEnd:
+        """The snapshot is whole."""
+
+    @_builtins.property
+    def gap(self) -> Global___Gap:
+        """Messages that were stored are gone from the stream, and were not seen."""
+
+    @_builtins.property
+    def scope_changed(self) -> Global___ScopeChanged:
+        """What the caller may see became less."""
+
+    @_builtins.property
+    def auth_expiring(self) -> Global___AuthExpiring:
+        """The caller's authorization ends soon, or has a new end."""
 
     @_builtins.property
     def closed(self) -> Global___Closed:
@@ -377,14 +657,19 @@ class SubscribeResponse(_message.Message):
         fell_behind: Global___FellBehind | None = ...,
         progress: Global___Progress | None = ...,
         reset: Global___Reset | None = ...,
+        snapshot_page: Global___SnapshotPage | None = ...,
+        snapshot_end: Global___SnapshotEnd | None = ...,
+        gap: Global___Gap | None = ...,
+        scope_changed: Global___ScopeChanged | None = ...,
+        auth_expiring: Global___AuthExpiring | None = ...,
         closed: Global___Closed | None = ...,
         going_away: Global___GoingAway | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "closed", b"closed", "coverage", b"coverage", "events", b"events", "fell_behind", b"fell_behind", "going_away", b"going_away", "progress", b"progress", "ready", b"ready", "reset", b"reset", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auth_expiring", b"auth_expiring", "caught_up", b"caught_up", "closed", b"closed", "coverage", b"coverage", "events", b"events", "fell_behind", b"fell_behind", "gap", b"gap", "going_away", b"going_away", "progress", b"progress", "ready", b"ready", "reset", b"reset", "response", b"response", "scope_changed", b"scope_changed", "snapshot_end", b"snapshot_end", "snapshot_page", b"snapshot_page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "closed", b"closed", "coverage", b"coverage", "cursor", b"cursor", "events", b"events", "fell_behind", b"fell_behind", "going_away", b"going_away", "progress", b"progress", "ready", b"ready", "reset", b"reset", "response", b"response", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_expiring", b"auth_expiring", "caught_up", b"caught_up", "closed", b"closed", "coverage", b"coverage", "cursor", b"cursor", "events", b"events", "fell_behind", b"fell_behind", "gap", b"gap", "going_away", b"going_away", "progress", b"progress", "ready", b"ready", "reset", b"reset", "response", b"response", "scope_changed", b"scope_changed", "snapshot_end", b"snapshot_end", "snapshot_page", b"snapshot_page", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "events", "caught_up", "fell_behind", "progress", "reset", "closed", "going_away"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "events", "caught_up", "fell_behind", "progress", "reset", "snapshot_page", "snapshot_end", "gap", "scope_changed", "auth_expiring", "closed", "going_away"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -437,20 +722,157 @@ class Ready(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCH_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """The stream's epoch. Sequences and cursors mean nothing across epochs."""
+    @_builtins.property
+    def source(self) -> Global___SourcePosition:
+        """Where the source is."""
+
     def __init__(
         self,
         *,
         epoch: _builtins.str = ...,
+        source: Global___SourcePosition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ready: _TypeAlias = Ready  # noqa: Y015
+
+@_typing.final
+class SnapshotPage(_message.Message):
+    """A part of the present state. `coverage` of such frames stands still until `snapshot_end`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
+    corrections: _builtins.bool
+    """Whether these are corrections."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamedEvent]:
+        """States of entities (verb "read"), and later corrections of them (any verb of a row). To be folded in
+        their order: "deleted" and "left" remove an entity, "truncated" all of its kind, all others put it.
+        `sequence` is 0 and `cursor` empty where the state was not read from the stream.
+        """
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___StreamedEvent] | None = ...,
+        corrections: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotPage: _TypeAlias = SnapshotPage  # noqa: Y015
+
+@_typing.final
+class SnapshotEnd(_message.Message):
+    """The snapshot is whole: what was folded is the state at the frame's cursor. Events follow from there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    items: _builtins.int
+    """How many items there were."""
+    def __init__(
+        self,
+        *,
+        items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotEnd: _TypeAlias = SnapshotEnd  # noqa: Y015
+
+@_typing.final
+class Gap(_message.Message):
+    """Messages that were stored are gone from the stream, and were not seen. Those that retention took
+    are told by `reset` instead.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    """Sequence in the stream: the last one before the gap."""
+    through: _builtins.int
+    """Sequence in the stream: the last one of the gap."""
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+        through: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gap: _TypeAlias = Gap  # noqa: Y015
+
+@_typing.final
+class ScopeChanged(_message.Message):
+    """What the caller may see became less; the subscription goes on with the rest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOST_WORKSPACE_IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, in one sentence."""
+    @_builtins.property
+    def lost_workspace_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Workspaces that are not delivered any more."""
+
+    def __init__(
+        self,
+        *,
+        lost_workspace_ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost_workspace_ids", b"lost_workspace_ids", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScopeChanged: _TypeAlias = ScopeChanged  # noqa: Y015
+
+@_typing.final
+class AuthExpiring(_message.Message):
+    """The caller's authorization ends. Also the answer to `reauth`, with the new time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    expires_at: _builtins.int
+    """Unix time in microseconds; 0: never."""
+    def __init__(
+        self,
+        *,
+        expires_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthExpiring: _TypeAlias = AuthExpiring  # noqa: Y015
 
 @_typing.final
 class Events(_message.Message):
@@ -588,25 +1010,37 @@ Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class SourcePosition(_message.Message):
-    """What the last position mark said of the source."""
+    """Where the source is, as its last position mark said."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WAL_LSN_FIELD_NUMBER: _builtins.int
     WAL_TIME_FIELD_NUMBER: _builtins.int
+    COMMIT_LSN_FIELD_NUMBER: _builtins.int
+    COMMIT_TIME_FIELD_NUMBER: _builtins.int
+    STALLED_FIELD_NUMBER: _builtins.int
     wal_lsn: _builtins.int
     """WAL position that the bridge had read."""
     wal_time: _builtins.int
     """The source's clock then: Unix time in microseconds."""
+    commit_lsn: _builtins.int
+    """WAL position of the last commit that is in the stream."""
+    commit_time: _builtins.int
+    """When it was committed, by the source's clock: Unix time in microseconds. 0: not known."""
+    stalled: _builtins.bool
+    """Nothing was heard of the source for longer than it is ever silent: what follows may be late."""
     def __init__(
         self,
         *,
         wal_lsn: _builtins.int = ...,
         wal_time: _builtins.int = ...,
+        commit_lsn: _builtins.int = ...,
+        commit_time: _builtins.int = ...,
+        stalled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["wal_lsn", b"wal_lsn", "wal_time", b"wal_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_lsn", b"commit_lsn", "commit_time", b"commit_time", "stalled", b"stalled", "wal_lsn", b"wal_lsn", "wal_time", b"wal_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -620,19 +1054,23 @@ class Reset(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     EARLIEST_CURSOR_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
     reason: Global___ResetReason.ValueType
     """Why."""
     earliest_cursor: _builtins.bytes
     """The earliest position that can be served. Opaque."""
+    action: Global___ResetAction.ValueType
+    """What to do."""
     def __init__(
         self,
         *,
         reason: Global___ResetReason.ValueType = ...,
         earliest_cursor: _builtins.bytes = ...,
+        action: Global___ResetAction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["earliest_cursor", b"earliest_cursor", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "earliest_cursor", b"earliest_cursor", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
