@@ -15,15 +15,15 @@ from google.protobuf.message import DecodeError
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.stream_pb2 import Events, StreamedEvent
-from protos.wire import delimited, varint_field
+from protos.wire import delimited, delimited_header, varint_field
 from realtime.cursor import Cursor
 
 FOREIGN = "foreign"
 
-_EVENTS_FIELD = Events.EVENTS_FIELD_NUMBER
+EVENTS_FIELD = Events.EVENTS_FIELD_NUMBER
 _SEQUENCE_FIELD = StreamedEvent.SEQUENCE_FIELD_NUMBER
 _CURSOR_FIELD = StreamedEvent.CURSOR_FIELD_NUMBER
-_EVENT_FIELD = StreamedEvent.EVENT_FIELD_NUMBER
+EVENT_FIELD = StreamedEvent.EVENT_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,20 @@ class Entry:
     def payload(self) -> bytes:
         """What was stored: the end of ``frame``, so that it is held once; of a mark, ``kept``."""
         return self.frame[-self.payload_size :] if self.payload_size else self.kept
+
+    @property
+    def place(self) -> bytes:
+        """The fields of ``frame`` that say where the event stands: all but the event."""
+        event = (
+            len(self.payload) + len(delimited_header(EVENT_FIELD, self.payload_size))
+            if self.payload_size
+            else 0
+        )
+        # Tag and length stand in front: a length of one byte, or of as many as go on.
+        start = 2
+        while self.frame[start - 1] & 0x80:
+            start += 1
+        return self.frame[start : len(self.frame) - event]
 
     @property
     def is_internal(self) -> bool:
@@ -85,7 +99,7 @@ def make_entry(
     body = varint_field(_SEQUENCE_FIELD, sequence) + delimited(_CURSOR_FIELD, cursor)
     is_event = _is_event(payload)
     if is_event:
-        body += delimited(_EVENT_FIELD, payload)
+        body += delimited(EVENT_FIELD, payload)
     return Entry(
         sequence,
         timestamp_ns,
@@ -93,7 +107,7 @@ def make_entry(
         verb,
         place,
         b"",
-        delimited(_EVENTS_FIELD, body),
+        delimited(EVENTS_FIELD, body),
         len(payload) if is_event else 0,
     )
 

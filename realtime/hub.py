@@ -1,14 +1,15 @@
 """The fan-out: each event to the subscriptions that want it, waiting for none.
 
 Entries are held until their transaction is whole (a large one goes out in fragments), then
-released together: into the ring, and to each live subscription whose filter has a key that
-fits. One that cannot take an entry leaves the live edge on the spot. Nothing here awaits,
-so a check and what follows from it cannot be torn apart.
+released together: into the ring, and into each lane whose filter has a key that fits. Who is
+too far behind in a lane leaves the live edge on the spot. Nothing here awaits, so a check
+and what follows from it cannot be torn apart.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,16 +18,20 @@ from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
-from protos.events.v1.stream_pb2 import FellBehind, SourcePosition
+from protos.events.v1.stream_pb2 import SourcePosition
 from realtime.entry import Entry
 from realtime.errors import CursorReset
 from realtime.filters import USER_KIND, Key
 from realtime.history import History
+from realtime.lane import Lane, LaneKey
 from realtime.memberships import Memberships
 from realtime.point import ORIGIN, Point
 from realtime.subscriber import Subscriber
 
 KeyT = TypeVar("KeyT")
+
+STALLED_AFTER_S = 15.0
+"""An idle source writes a mark every few seconds; after so long without one it is said to be stalled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,13 @@ class Hub:
         self.head = ORIGIN.sequence
         self.head_timestamp_ns = 0
         self.source = SourcePosition()
+        self._heard_at = time.monotonic()
         self.history = History(ORIGIN, self._limits.ring_entries, self._limits.ring_bytes)
         self.memberships = Memberships()
-        self._index: dict[Key, dict[Subscriber, None]] = {}
-        self._by_kind: dict[str | None, dict[Subscriber, None]] = {}
-        self._members: dict[Subscriber, None] = {}
+        self._index: dict[Key, dict[Lane, None]] = {}
+        self._by_kind: dict[str | None, dict[Lane, None]] = {}
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._woken: dict[Lane, None] = {}
         self._held: list[Entry] = []
         self._held_bytes = 0
         self._is_open = False
@@ -66,8 +73,9 @@ class Hub:
 
     def begin(self, epoch: str, start: Point, memberships: Iterable[Entry] = ()) -> None:
         """Begins at ``start`` with an empty ring, in a (new) epoch. Who listens stays where it was."""
-        for subscriber in list(self._members):
-            self.detach(subscriber)
+        for lane in list(self._lanes.values()):
+            for subscriber in list(lane.members):
+                self.detach(subscriber)
         self.epoch = epoch
         self.position = start
         self.head = start.sequence
@@ -111,28 +119,39 @@ class Hub:
                 or self._held_bytes > limits.whole_transaction_bytes
             ):
                 self._release()
+        woken, self._woken = self._woken, {}
+        for lane in woken:
+            lane.wake()
 
     def attach(self, subscriber: Subscriber) -> None:
         """Puts a subscription that has examined everything up to ``position`` on the live edge."""
         own, here = subscriber.examined, self.position
         assert (own.sequence, own.stored, own.internal) == (here.sequence, here.stored, here.internal)
-        subscriber.go_live(self._position)
-        self._members[subscriber] = None
-        for key in subscriber.filter.index_keys():
-            self._index.setdefault(key, {})[subscriber] = None
-        for kind in subscriber.filter.kinds or (None,):
-            self._by_kind.setdefault(kind, {})[subscriber] = None
+        key = subscriber.lane_key
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key, self._position)
+            for each in lane.filter.index_keys():
+                self._index.setdefault(each, {})[lane] = None
+            for kind in lane.filter.kinds or (None,):
+                self._by_kind.setdefault(kind, {})[lane] = None
+        subscriber.join(lane)
 
     def detach(self, subscriber: Subscriber) -> None:
         """Takes a subscription off the live edge, if it is there."""
-        if subscriber not in self._members:
+        if subscriber.is_live:
+            subscriber.leave()
+            self._drop_if_empty(subscriber)
+
+    def _drop_if_empty(self, subscriber: Subscriber) -> None:
+        lane = self._lanes[subscriber.lane_key]
+        if lane.members:
             return
-        del self._members[subscriber]
-        for key in subscriber.filter.index_keys():
-            _discard(self._index, key, subscriber)
-        for kind in subscriber.filter.kinds or (None,):
-            _discard(self._by_kind, kind, subscriber)
-        subscriber.leave_edge(self.position)
+        del self._lanes[lane.key]
+        for each in lane.filter.index_keys():
+            _discard(self._index, each, lane)
+        for kind in lane.filter.kinds or (None,):
+            _discard(self._by_kind, kind, lane)
 
     async def reached(self, sequence: int) -> None:
         """Waits until everything up to ``sequence`` was released."""
@@ -141,7 +160,20 @@ class Hub:
 
     @property
     def live_subscriptions(self) -> int:
-        return len(self._members)
+        """How many subscriptions are at the live edge."""
+        return sum(len(lane.members) for lane in self._lanes.values())
+
+    @property
+    def lanes(self) -> int:
+        """How many different filters they have."""
+        return len(self._lanes)
+
+    def source_position(self) -> SourcePosition:
+        """Where the source is, and whether it was heard lately."""
+        position = SourcePosition()
+        position.CopyFrom(self.source)
+        position.stalled = time.monotonic() - self._heard_at > STALLED_AFTER_S
+        return position
 
     def _position(self) -> Point:
         return self.position
@@ -156,19 +188,21 @@ class Hub:
             if entry.subject is None:
                 self._read_mark(entry)
             else:
-                for subscriber in self._matching(entry, entry.subject):
-                    if not subscriber.offer((entry, point)):
-                        self.detach(subscriber)
-                        subscriber.leave_edge(before)
-                        subscriber.say(FellBehind(reason="mailbox full"))
+                for lane in self._matching(entry, entry.subject):
+                    for slow in lane.make_room(len(entry.frame)):
+                        slow.fall_behind("mailbox full")
+                        self._drop_if_empty(slow)
+                    if lane.members:
+                        lane.append(entry, point)
+                        self._woken[lane] = None
             before = point
         self.memberships.end(held)
         self.position = before
         self._wake()
 
-    def _matching(self, entry: Entry, subject: fmt.Subject) -> list[Subscriber]:
-        """Who gets the entry, each once: the work depends on the matches alone."""
-        found: dict[Subscriber, None] = {}
+    def _matching(self, entry: Entry, subject: fmt.Subject) -> list[Lane]:
+        """Which lanes get the entry, each once: the work depends on the matches alone."""
+        found: dict[Lane, None] = {}
         if entry.verb == fmt.TRUNCATED:
             for kind in (subject.kind, None):
                 found.update(self._by_kind.get(kind, {}))
@@ -196,7 +230,13 @@ class Hub:
             mark = PositionMark.FromString(entry.payload)
         except DecodeError:
             return  # The bridge refuses to go on over such a mark; here it only says nothing new.
-        self.source = SourcePosition(wal_lsn=mark.wal_lsn, wal_time=mark.wal_time)
+        self.source = SourcePosition(
+            wal_lsn=mark.wal_lsn,
+            wal_time=mark.wal_time,
+            commit_lsn=mark.commit_lsn,
+            commit_time=mark.commit_time,
+        )
+        self._heard_at = time.monotonic()
 
     def _drop_held(self) -> None:
         self._held = []
@@ -208,8 +248,8 @@ class Hub:
         self._moved = asyncio.Event()
 
 
-def _discard(index: dict[KeyT, dict[Subscriber, None]], key: KeyT, subscriber: Subscriber) -> None:
+def _discard(index: dict[KeyT, dict[Lane, None]], key: KeyT, lane: Lane) -> None:
     bucket = index[key]
-    del bucket[subscriber]
+    del bucket[lane]
     if not bucket:
         del index[key]

@@ -11,9 +11,11 @@ import asyncio
 from protos.events.v1 import stream_pb2 as pb
 from realtime.errors import CursorReset, RealtimeError
 from realtime.filters import Filter
+from realtime.limits import MailboxLimits
 from realtime.projector import Projector
-from realtime.subscriber import MailboxLimits, Subscriber
+from realtime.subscriber import Subscriber
 from realtime.subscription import Feed, keep_up
+from realtime.terms import Terms
 
 _BATCH = 512
 _IDLE_S = 1.0
@@ -36,9 +38,13 @@ async def project(projector: Projector, feed: Feed) -> None:
             await asyncio.sleep(_PAUSE_S)
             continue
         arrived = asyncio.Event()
-        subscriber = Subscriber(
-            "projector", Filter(kinds=frozenset(projector.kinds)), MailboxLimits(), arrived.set
-        )
+
+        def came(arrived: asyncio.Event = arrived) -> bool:
+            arrived.set()
+            return True
+
+        terms = Terms(Filter(kinds=frozenset(projector.kinds)))
+        subscriber = Subscriber("projector", terms, MailboxLimits(), came)
         subscriber.begin(point, feed.hub.epoch)
         following = asyncio.ensure_future(keep_up(subscriber, feed))
         try:

@@ -1,57 +1,72 @@
-"""One subscription's mailbox: filled by the hub or by a catch-up, emptied by the stream's sender.
+"""One subscription's mailbox: filled by a catch-up or from a lane, emptied by the stream's sender.
 
-``offer`` never waits: when there is no room it says so, and the subscription leaves the
-live edge. What is in the mailbox stays; the rest is read back from the stream. Control
-frames (ready, caught up, …) take their turn among the events.
+Behind the live edge a catch-up offers what it read, and is refused when there is no room. At the
+live edge the mailbox is a place in a lane that others share; who falls too far behind it
+leaves the edge, forgets what it had not taken there, and is served again from what was
+sent. Control frames (ready, caught up, …) take their turn among the events and need no credit.
 """
 
 from __future__ import annotations
 
 import asyncio
+import bisect
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from protos.events.v1.stream_pb2 import (
+    AuthExpiring,
     CaughtUp,
     Closed,
-    Coverage,
-    Events,
     FellBehind,
+    Gap,
     Progress,
     Ready,
     Reset,
-    SubscribeResponse,
+    ScopeChanged,
+    SnapshotEnd,
+    SnapshotPage,
 )
-from protos.wire import delimited_header, varint_field
+from realtime.budget import Budget
+from realtime.credit import Credit
 from realtime.entry import Entry
 from realtime.filters import Filter
+from realtime.frames import FRAME_BYTES, FRAME_MAX_BYTES, EventsFrame, Framed, cut_frame, head, name_field
 from realtime.history import Item
+from realtime.lane import Lane, LaneKey
+from realtime.limits import MailboxLimits
 from realtime.point import ORIGIN, Point
+from realtime.terms import Terms
 
-Control = Ready | CaughtUp | FellBehind | Progress | Reset | Closed
+Control = (
+    Ready
+    | CaughtUp
+    | FellBehind
+    | Progress
+    | Reset
+    | Closed
+    | SnapshotPage
+    | SnapshotEnd
+    | Gap
+    | ScopeChanged
+    | AuthExpiring
+)
 
-_FIELDS = {
+_FIELDS: dict[type[Control], str] = {
     Ready: "ready",
     CaughtUp: "caught_up",
     FellBehind: "fell_behind",
     Progress: "progress",
     Reset: "reset",
     Closed: "closed",
+    SnapshotPage: "snapshot_page",
+    SnapshotEnd: "snapshot_end",
+    Gap: "gap",
+    ScopeChanged: "scope_changed",
+    AuthExpiring: "auth_expiring",
 }
-_EVENTS_FIELD = SubscribeResponse.EVENTS_FIELD_NUMBER
-_OPEN_FIELD = Events.TRANSACTION_OPEN_FIELD_NUMBER
-_FRAME_BYTES = 64 * 1024
-_FRAME_MAX_BYTES = 900 * 1024
-"""A frame grows to the first; to the second to keep a transaction together; an event over it goes alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class MailboxLimits:
-    """Bounds of one mailbox."""
-
-    max_events: int = 4096
-    max_bytes: int = 4 * 1024 * 1024
+_LAST = 1 << 64
+"""Behind every sequence: after all that may still be sent."""
+_SMALL_BYTES = 64 * 1024
 
 
 class Subscriber:
@@ -63,21 +78,34 @@ class Subscriber:
     """
 
     def __init__(
-        self, name: str, wanted: Filter, limits: MailboxLimits, on_ready: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        terms: Terms,
+        limits: MailboxLimits,
+        on_ready: Callable[[], bool] = lambda: True,
+        budget: Budget | None = None,
     ) -> None:
         self.name = name
-        self.filter = wanted
+        self.terms = terms
+        self.filter: Filter = terms.wanted
+        self.credit = Credit(terms.messages, terms.bytes)
+        self.limits = limits
         self.epoch = ""
         self.sent = ORIGIN
+        self.at = 0
+        """The place in the lane that is sent next."""
         self.is_closed = False
         self.lagging = asyncio.Event()
+        self.falls = 0
+        """How often it left the live edge because its client read too slowly."""
+        self.notify = on_ready
+        self._prefix = name_field(name)
+        self._budget = budget or Budget(limits.max_bytes * 2)
         self._examined = ORIGIN
-        self._edge: Callable[[], Point] | None = None
-        self._limits = limits
-        self._on_ready = on_ready
-        self._queue: deque[tuple[Point, Entry | Control]] = deque()
-        self._events = 0
-        self._bytes = 0
+        self._lane: Lane | None = None
+        self._own: deque[Framed] = deque()
+        self._own_bytes = 0
+        self._controls: list[tuple[int, Control]] = []
         self._lsn = 0  # the transaction of the last event that was taken out
         self._room = asyncio.Event()
         self._room.set()
@@ -89,57 +117,96 @@ class Subscriber:
         self._examined = start
 
     @property
+    def lane_key(self) -> LaneKey:
+        """Subscriptions with the same key share a lane."""
+        return self.filter, self.terms.mask, self.limits
+
+    @property
     def examined(self) -> Point:
-        return self._edge() if self._edge is not None else self._examined
+        return self._lane.edge() if self._lane is not None else self._examined
 
     @property
     def is_live(self) -> bool:
-        return self._edge is not None
+        return self._lane is not None
 
     def examine(self, point: Point) -> None:
         """Says how far a catch-up is."""
         self._examined = point
 
-    def go_live(self, edge: Callable[[], Point]) -> None:
-        """From now on the hub offers what matches, and ``edge`` gives its position."""
-        self._edge = edge
+    def join(self, lane: Lane) -> None:
+        """From now on what matches is taken from the lane."""
+        self._lane = lane
+        self.at = lane.join(self)
         self.lagging.clear()
 
-    def leave_edge(self, at: Point) -> None:
-        """From now on a catch-up goes on after ``at``."""
-        self._edge = None
-        self._examined = at
+    def leave(self) -> None:
+        """Leaves the lane with what was not taken from it, as far as the mailboxes' bounds allow."""
+        lane = self._lane
+        if lane is None:
+            return
+        lane.leave(self)
+        items, self._lane = lane.items_from(self.at), None
+        size = sum([len(frame) for _, _, frame in items])
+        if self._budget.has_room(size):
+            self._own.extend(items)
+            self._charge(size)
+            self._examined = lane.edge()
+        else:
+            self._examined = self._unsent_from()
         self.lagging.set()
 
+    def fall_behind(self, reason: str) -> None:
+        """Leaves the lane and forgets what was not taken from it: a catch-up goes on from what was sent."""
+        lane = self._lane
+        assert lane is not None
+        lane.leave(self)
+        self._lane = None
+        self._examined = self._unsent_from()
+        self.falls += 1
+        self.lagging.set()
+        if not self.terms.disconnects:
+            self.say(FellBehind(reason=reason), in_turn=False)
+
     def offer(self, item: Item) -> bool:
-        """Takes an entry if there is room. An empty mailbox takes an entry of any size."""
+        """Takes an entry that was read back, if there is room. An empty mailbox takes one of any size."""
         entry, point = item
-        size = len(entry.frame)
-        if self._events and (
-            self._events >= self._limits.max_events or self._bytes + size > self._limits.max_bytes
-        ):
+        frame = entry.frame if self.terms.mask is None else self.terms.mask.frame(entry)
+        size = len(frame)
+        own = len(self._own)
+        if own and (own >= self.limits.max_events or self._own_bytes + size > self.limits.max_bytes):
             self._room.clear()
             return False
-        self._queue.append((point, entry))
-        self._events += 1
-        self._bytes += size
-        self._on_ready()
+        if not self._budget.has_room(size) and (own or size > _SMALL_BYTES):
+            self._room.clear()
+            return False
+        self._own.append((entry, point, frame))
+        self._charge(size)
+        self.notify()
         return True
 
     async def room(self) -> None:
-        """Waits until the mailbox is half empty, after an ``offer`` was refused."""
-        await self._room.wait()
+        """Waits until the mailbox is half empty and the connection has room, after an ``offer`` was refused."""
+        while not self.is_closed:
+            await self._room.wait()
+            if not self._own or self._budget.has_room(1):
+                return
+            await self._budget.room()
 
-    def say(self, control: Control, point: Point | None = None) -> None:
-        """Queues a control frame behind what is queued. Free of the bounds: each has its own."""
-        self._queue.append((point or self.examined, control))
-        self._on_ready()
+    def say(self, control: Control, *, in_turn: bool = True) -> None:
+        """Queues a control frame: in its turn behind what was examined until now, or before the next event.
+
+        Not bounded here: who causes them is (``services.stream``)."""
+        self._insert(self.examined.sequence if in_turn else self.sent.sequence, control)
 
     def close(self, closed: Closed) -> None:
         """Queues the end; nothing is taken in after it."""
         if not self.is_closed:
-            self.say(closed)
+            self._insert(_LAST, closed)
             self.stop()
+
+    def reset(self, reset: Reset) -> None:
+        """Queues that the position cannot be served, behind what may still be sent."""
+        self._insert(_LAST, reset)
 
     def stop(self) -> None:
         """Takes nothing in any more, and says nothing of it; what is queued stays."""
@@ -147,105 +214,171 @@ class Subscriber:
         self._room.set()
         self.lagging.set()
 
+    def grant(self, messages: int | None, size: int | None) -> None:
+        """Adds to the credit.
+
+        Raises:
+            ArgumentInvalid: an amount is negative.
+        """
+        self.credit.grant(messages, size)
+        if self.has_frames:
+            self.notify()
+
     def renumber(self, stored: int, internal: int) -> None:
         """Moves the counts of every point by the same amount."""
         self.sent = self.sent.renumbered(stored, internal)
         self._examined = self._examined.renumbered(stored, internal)
-        self._queue = deque((point.renumbered(stored, internal), what) for point, what in self._queue)
+        self._own = deque(
+            (entry, point.renumbered(stored, internal), frame) for entry, point, frame in self._own
+        )
 
     @property
     def has_frames(self) -> bool:
-        return bool(self._queue)
+        """Whether a frame may be taken now."""
+        following = self._next()
+        if following is not None and self.credit.is_open:
+            return True
+        return self._control_is_due(following)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether events wait for credit."""
+        return not self.credit.is_open and self._next() is not None
 
     @property
     def queued(self) -> int:
-        """How many events and control frames wait."""
-        return len(self._queue)
+        """How many events and control frames wait in the mailbox itself."""
+        return len(self._own) + len(self._controls)
 
     @property
     def is_behind(self) -> bool:
         """Whether a progress frame would tell the client something new."""
         return self.sent.sequence < self.examined.sequence
 
+    def is_full_frame(self) -> bool:
+        """Whether so much waits that nothing is won by waiting for more."""
+        if self._controls or self._own_bytes >= FRAME_BYTES:
+            return True
+        return self._lane is not None and self._lane.bytes_from(self.at, FRAME_BYTES) >= FRAME_BYTES
+
     def take_entries(self, limit: int) -> tuple[list[Entry], Point]:
-        """Up to ``limit`` events for a reader in this process, and the point that they lead to."""
+        """Up to ``limit`` events for a reader in this process, and the point that they lead to. Control frames
+        are left out."""
         entries: list[Entry] = []
         through = self.sent
-        while self._queue and len(entries) < limit:
-            through, what = self._queue.popleft()
-            if isinstance(what, Entry):
-                entries.append(what)
-        self._release(len(entries), sum(len(entry.frame) for entry in entries))
-        if not self._queue:
+        self._controls = [each for each in self._controls if isinstance(each[1], Closed)]
+        while len(entries) < limit and (following := self._next()) is not None:
+            entry, through, _ = following
+            entries.append(entry)
+            if self._own:
+                self._drop_own(1)
+            else:
+                self.at += 1
+        if self._next() is None:
             through = max(through, self.examined)
+            self._controls.clear()
+            self._rest()
         self.sent = through
         return entries, through
 
     def take_frame(self) -> bytes:
         """The next frame, encoded. Only when ``has_frames``."""
-        point, what = self._queue[0]
-        if not isinstance(what, Entry):
-            self._queue.popleft()
-            frame = self._head(point, 0)
-            getattr(frame, _FIELDS[type(what)]).CopyFrom(what)
-            return frame.SerializeToString()
+        following = self._next()
+        if self._control_is_due(following):
+            return self._take_control(following)
         return self._take_events()
 
+    def _take_control(self, following: Framed | None) -> bytes:
+        _, control = self._controls.pop(0)
+        through = self.sent if following is not None else max(self.sent, self.examined)
+        frame = head(self.epoch, self.sent, through, 0)
+        frame.subscription_id = self.name
+        getattr(frame, _FIELDS[type(control)]).CopyFrom(control)
+        self.sent = through
+        self._rest()
+        return frame.SerializeToString()
+
     def _take_events(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        through = self.sent
-        while self._queue:
-            point, what = self._queue[0]
-            if not isinstance(what, Entry):
-                break
-            if parts and size + len(what.frame) > _FRAME_MAX_BYTES:
-                break
-            self._queue.popleft()
-            parts.append(what.frame)
-            size += len(what.frame)
-            through = point
-            if what.commit is not None:
-                self._lsn = what.commit.lsn
-            if size >= _FRAME_BYTES and not self._goes_on(through):
-                break
-        self._release(len(parts), size)
-        if not self._queue:
-            # All that matched is in this frame: it accounts for everything examined.
-            through = max(through, self.examined)
-        head = self._head(through, len(parts)).SerializeToString()
-        tail = varint_field(_OPEN_FIELD, self._goes_on(through))
-        return b"".join((head, delimited_header(_EVENTS_FIELD, size + len(tail)), *parts, tail))
+        lane = self._lane
+        credit = self.credit
+        if self._own:
+            items: Sequence[Framed] = self._own
+            following = lane.item(self.at) if lane is not None else None
+            frame = self._cut(items, following)
+            self._drop_own(frame.events)
+        else:
+            assert lane is not None, "a frame is taken only when there is one"
+            if self._controls:
+                frame = self._cut(lane.items_from(self.at), None)
+            else:
+                frame = lane.frame(self.at, self.epoch, self.sent, self._lsn)
+                if not credit.covers(frame.events, frame.size, frame.last_size):
+                    frame = self._cut(lane.items_from(self.at), None)
+            self.at += frame.events
+        credit.spend(frame.events, frame.size)
+        self.sent, self._lsn = frame.through, frame.lsn
+        self._rest()
+        return self._prefix + frame.rest
 
-    def _goes_on(self, through: Point) -> bool:
-        """Whether the last event's transaction has more to come for this subscription, as far as is known."""
-        if not through.open_lsn or through.open_lsn != self._lsn:
+    def _cut(self, items: Sequence[Framed], following: Framed | None) -> EventsFrame:
+        """A frame of one's own: up to the next control frame's turn, and as far as the credit goes."""
+        place = self._controls[0][0] if self._controls else _LAST
+        count = size = 0
+        for entry, _, data in items:
+            if count and (entry.sequence > place or size >= FRAME_MAX_BYTES):
+                break
+            if not self.credit.covers(count + 1, size + len(data), len(data)):
+                break
+            count += 1
+            size += len(data)
+        return cut_frame(self.epoch, items, 0, self.sent, self.examined, following, self._lsn, max(1, count))
+
+    def _next(self) -> Framed | None:
+        if self._own:
+            return self._own[0]
+        return self._lane.item(self.at) if self._lane is not None else None
+
+    def _control_is_due(self, following: Framed | None) -> bool:
+        if not self._controls:
             return False
-        if not self._queue:
-            return True
-        point, what = self._queue[0]
-        if isinstance(what, Entry) and what.commit is not None:
-            return what.commit.lsn == self._lsn
-        return point.open_lsn == self._lsn
+        place, _ = self._controls[0]
+        if following is None:
+            return place == _LAST or self.examined.sequence >= place
+        # What ends the subscription does not wait for credit that may never come.
+        return following[0].sequence > place or (place == _LAST and not self.credit.is_open)
 
-    def _release(self, events: int, size: int) -> None:
-        self._events -= events
-        self._bytes -= size
-        if self._events * 2 <= self._limits.max_events and self._bytes * 2 <= self._limits.max_bytes:
+    def _insert(self, place: int, control: Control) -> None:
+        bisect.insort(self._controls, (place, control), key=_place)
+        self.notify()
+
+    def _unsent_from(self) -> Point:
+        """The point after which nothing is in the mailbox itself."""
+        return self._own[-1][1] if self._own else self.sent
+
+    def _rest(self) -> None:
+        lane = self._lane
+        if lane is not None and self.at == lane.end and not self._own:
+            lane.rest(self)
+
+    def _charge(self, size: int) -> None:
+        self._own_bytes += size
+        self._budget.charge(size)
+
+    def _drop_own(self, count: int) -> None:
+        size = 0
+        for _ in range(count):
+            size += len(self._own.popleft()[2])
+        self._own_bytes -= size
+        self._budget.refund(size)
+        if len(self._own) * 2 <= self.limits.max_events and self._own_bytes * 2 <= self.limits.max_bytes:
             self._room.set()
 
-    def _head(self, through: Point, matched: int) -> SubscribeResponse:
-        before, self.sent = self.sent, through
-        internal = through.internal - before.internal
-        stored = through.stored - before.stored
-        return SubscribeResponse(
-            subscription_id=self.name,
-            cursor=through.cursor(self.epoch).encode() if self.epoch else b"",
-            coverage=Coverage(
-                after=before.sequence,
-                through=through.sequence,
-                matched=matched,
-                skipped=stored - internal - matched,
-                internal=internal,
-            ),
-        )
+    def release(self) -> None:
+        """Gives back what the connection's budget was charged for; the subscription is over."""
+        self._budget.refund(self._own_bytes)
+        self._own.clear()
+        self._own_bytes = 0
+
+
+def _place(queued: tuple[int, Control]) -> int:
+    return queued[0]

@@ -10,7 +10,14 @@ import structlog
 from protos.events.v1 import stream_pb2 as pb
 from realtime.catchup import CatchUp
 from realtime.cursor import Cursor
-from realtime.errors import CursorReset, RealtimeError, RequestError, SourceUnavailable, Unavailable
+from realtime.errors import (
+    CursorReset,
+    LimitExceeded,
+    RealtimeError,
+    RequestError,
+    SourceUnavailable,
+    Unavailable,
+)
 from realtime.hub import Hub
 from realtime.jetstream import StreamReader
 from realtime.point import Point
@@ -130,8 +137,14 @@ async def _follow(subscriber: Subscriber, feed: Feed, reset: asyncio.Future[Curs
         if reset.done():
             return
         if subscriber.is_live:
-            subscriber.say(pb.CaughtUp(source=feed.hub.source))
+            subscriber.say(pb.CaughtUp(source=feed.hub.source_position()))
+            falls = subscriber.falls
             await subscriber.lagging.wait()
+            if subscriber.terms.disconnects and subscriber.falls > falls:
+                raise LimitExceeded(
+                    "the client reads more slowly than events match, and asked to be disconnected then",
+                    "read faster, narrow the filter, or open with CATCH_UP",
+                )
 
 
 async def end(subscriber: Subscriber, error: RealtimeError, feed: Feed) -> None:
@@ -144,7 +157,9 @@ async def end(subscriber: Subscriber, error: RealtimeError, feed: Feed) -> None:
         earliest = await feed.earliest()
         if subscriber.is_closed:
             return
-        subscriber.say(pb.Reset(reason=reason, earliest_cursor=earliest))
+        subscriber.reset(
+            pb.Reset(reason=reason, earliest_cursor=earliest, action=pb.RESET_ACTION_FETCH_STATE)
+        )
     elif not isinstance(error, RequestError):
         log.error("a subscription failed", subscription=subscriber.name, cause=error.message)
     subscriber.close(pb.Closed(error=to_error(error)))

@@ -1,7 +1,7 @@
 """``zephyr.events.v1.StreamService``: many subscriptions on one stream.
 
-One loop receives requests, one loop sends frames, and each subscription has a task that
-brings it to the live edge and back. A fault of a subscription closes that subscription.
+One loop receives requests, one loop sends frames by turns (``turns.py``), and each subscription
+has a task that brings it to the live edge and back. A fault of a subscription closes that subscription.
 Responses are bytes already, and a request that cannot be read is answered like any other
 fault, so the handler is registered without a serializer and a deserializer.
 """
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +19,15 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_pb2 as pb
+from realtime.budget import Budget
 from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError
-from realtime.filters import Filter, compile_filter
+from realtime.filters import Filter
+from realtime.limits import MailboxLimits
+from realtime.services.turns import Turns
 from realtime.status import to_error
-from realtime.subscriber import MailboxLimits, Subscriber
+from realtime.subscriber import Subscriber
 from realtime.subscription import Feed, end, keep_up
+from realtime.terms import Terms, amounts, compile_terms
 
 log = structlog.get_logger("stream")
 
@@ -36,11 +38,13 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """Bounds of one client's stream. ``progress_s`` is the longest silence on it."""
+    """Bounds of one client's stream. ``progress_s`` is the longest silence on it; ``max_bytes`` bounds what
+    was read back for all of its subscriptions."""
 
     max_subscriptions: int = 100
     max_answers: int = 200
     progress_s: float = 10.0
+    max_bytes: int = 16 * 1024 * 1024
     mailbox: MailboxLimits = field(default_factory=MailboxLimits)
 
 
@@ -94,9 +98,8 @@ class _Stream:
         self._subscribers: dict[str, Subscriber] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._following: dict[Subscriber, asyncio.Task[None]] = {}
-        self._ready: deque[Subscriber] = deque()
-        self._is_ready: set[Subscriber] = set()
-        self._wake = asyncio.Event()
+        self._budget = Budget(limits.max_bytes)
+        self._turns = Turns()
         self._sent = asyncio.Event()
         self._is_ending = False
         self._is_half_closed = False
@@ -110,6 +113,7 @@ class _Stream:
                 await self._send()
             finally:
                 self._stop_subscriptions()
+                self._turns.close()
                 for task in (receiving, *self._following.values()):
                     task.cancel()
 
@@ -117,7 +121,7 @@ class _Stream:
         """Ends the stream after what is queued."""
         self._is_ending = True
         self._stop_subscriptions()
-        self._wake.set()
+        self._turns.flush()
 
     def _stop_subscriptions(self) -> None:
         for subscriber in self._subscribers.values():
@@ -133,7 +137,7 @@ class _Stream:
             if data is grpc.aio.EOF:
                 # The client asks nothing more; it listens while a subscription is left.
                 self._is_half_closed = True
-                self._wake.set()
+                self._turns.wake()
                 return
             self._serve(data)
 
@@ -146,19 +150,25 @@ class _Stream:
         kind = request.WhichOneof("request")
         if kind == "open":
             self._open(request.open)
+        elif kind == "credit":
+            self._grant(request.credit)
         elif kind == "close":
             self._close(request.close.subscription_id)
         elif kind == "progress":
             self._progress(request.progress)
         else:
-            self._refuse("", ArgumentInvalid("request", "it says neither open, close nor progress"))
+            self._refuse(
+                "",
+                ArgumentInvalid(
+                    "request", "it asks for nothing: no open, close, credit, progress or reauth is in it"
+                ),
+            )
 
     def _owes_answers(self) -> bool:
         """Whether so many answers wait that no request is read before some are sent."""
-        # Not those in _ready: the one whose frame is being written has left it, maybe for long.
-        return len(self._is_ready) > self._limits.max_answers or any(
+        return len(self._turns) > self._limits.max_answers or any(
             subscriber.queued > self._limits.mailbox.max_events + self._limits.max_answers
-            for subscriber in self._is_ready
+            for subscriber in self._subscribers.values()
         )
 
     def _open(self, request: pb.OpenSubscription) -> None:
@@ -176,11 +186,13 @@ class _Stream:
                     f"a stream has at most {self._limits.max_subscriptions} subscriptions",
                     "open another stream",
                 )
-            wanted = compile_filter(request.filter, self._kinds)
+            terms = compile_terms(request, self._kinds)
         except RealtimeError as exc:
             self._refuse(name, exc)
             return
-        subscriber = Subscriber(name, wanted, self._limits.mailbox, lambda: self._note(subscriber))
+        subscriber = Subscriber(
+            name, terms, self._limits.mailbox, lambda: self._turns.note(subscriber), self._budget
+        )
         self._subscribers[name] = subscriber
         assert self._tasks is not None
         task = self._tasks.create_task(self._follow(subscriber, request.start))
@@ -197,7 +209,7 @@ class _Stream:
         if subscriber.is_closed:
             return
         subscriber.begin(point, feed.hub.epoch)
-        subscriber.say(pb.Ready(epoch=feed.hub.epoch))
+        subscriber.say(pb.Ready(epoch=feed.hub.epoch, source=feed.hub.source_position()))
         await keep_up(subscriber, feed)
 
     def _close(self, name: str) -> None:
@@ -205,11 +217,25 @@ class _Stream:
         if subscriber is None:
             self._refuse(name, ArgumentInvalid("close.subscription_id", f"{name!r} is not open"))
         else:
-            self._feed.hub.detach(subscriber)
-            subscriber.close(pb.Closed())
-            following = self._following.get(subscriber)
-            if following is not None:
-                following.cancel()  # it may be waiting for the broker still
+            self._end(subscriber, pb.Closed())
+
+    def _end(self, subscriber: Subscriber, closed: pb.Closed) -> None:
+        self._feed.hub.detach(subscriber)
+        subscriber.close(closed)
+        following = self._following.get(subscriber)
+        if following is not None:
+            following.cancel()  # it may be waiting for the broker still
+
+    def _grant(self, request: pb.CreditGrant) -> None:
+        subscriber = self._subscribers.get(request.subscription_id)
+        if subscriber is None:
+            error = ArgumentInvalid("credit.subscription_id", f"{request.subscription_id!r} is not open")
+            self._refuse(request.subscription_id, error)
+            return
+        try:
+            subscriber.grant(*amounts(request.credit))
+        except ArgumentInvalid as exc:
+            self._end(subscriber, pb.Closed(error=to_error(exc)))
 
     def _progress(self, request: pb.ProgressQuery) -> None:
         subscriber = self._subscribers.get(request.subscription_id)
@@ -220,54 +246,52 @@ class _Stream:
             error = ArgumentInvalid("progress.subscription_id", f"{request.subscription_id!r} is not open")
             self._refuse(request.subscription_id, error)
         elif not subscriber.is_closed:
-            subscriber.say(pb.Progress(nonce=request.nonce, source=self._feed.hub.source))
+            subscriber.say(pb.Progress(nonce=request.nonce, source=self._feed.hub.source_position()))
 
     def _refuse(self, name: str, error: RealtimeError) -> None:
         """Answers a request that concerns no open subscription; a name that is too long is not repeated."""
         name = name if len(name.encode()) <= _NAME_BYTES else ""
-        refused = Subscriber(name, Filter(), self._limits.mailbox, lambda: self._note(refused))
+        refused = Subscriber(
+            name, Terms(Filter()), self._limits.mailbox, lambda: self._turns.note(refused), self._budget
+        )
         refused.close(pb.Closed(error=to_error(error)))
-
-    def _note(self, subscriber: Subscriber) -> None:
-        if subscriber not in self._is_ready:
-            self._is_ready.add(subscriber)
-            self._ready.append(subscriber)
-            self._wake.set()
 
     async def _send(self) -> None:
         """Each subscription that has something gets one frame in its turn."""
         loop = asyncio.get_running_loop()
         progress_at = loop.time() + self._limits.progress_s
         while True:
-            self._wake.clear()
             if loop.time() >= progress_at:
                 self._tell_progress()
                 progress_at = loop.time() + self._limits.progress_s
-            if not self._ready:
+            subscriber = self._turns.next()
+            if subscriber is None:
                 if self._is_ending:
                     break
                 if self._is_half_closed and not self._subscribers:
                     return
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(progress_at):
-                        await self._wake.wait()
+                await self._turns.filled(progress_at)
                 continue
-            subscriber = self._ready.popleft()
-            await self._context.write(subscriber.take_frame())
+            frame = subscriber.take_frame()
+            await self._context.write(frame)
+            self._turns.sent(subscriber, len(frame))
             self._sent.set()
-            if subscriber.has_frames:
-                self._ready.append(subscriber)
-            else:
-                self._is_ready.discard(subscriber)
-                if subscriber.is_closed and self._subscribers.get(subscriber.name) is subscriber:
-                    del self._subscribers[subscriber.name]
+            if subscriber.is_closed and not subscriber.has_frames:
+                self._forget(subscriber)
         retry_after_ms = random.randint(100, 2000)
         await self._context.write(
             pb.SubscribeResponse(going_away=pb.GoingAway(retry_after_ms=retry_after_ms)).SerializeToString()
         )
 
+    def _forget(self, subscriber: Subscriber) -> None:
+        subscriber.release()
+        self._turns.forget(subscriber)
+        if self._subscribers.get(subscriber.name) is subscriber:
+            del self._subscribers[subscriber.name]
+
     def _tell_progress(self) -> None:
-        """To each subscription that has nothing to send: it is alive, and its cursor moves on."""
+        """To each subscription that has nothing to send, or may not: it is alive, and its cursor moves on."""
         for subscriber in self._subscribers.values():
             if subscriber.epoch and not subscriber.is_closed and not subscriber.has_frames:
-                subscriber.say(pb.Progress(source=self._feed.hub.source))
+                progress = pb.Progress(source=self._feed.hub.source_position())
+                subscriber.say(progress, in_turn=not subscriber.is_paused)

@@ -24,10 +24,12 @@ from realtime.errors import CursorReset, RealtimeError
 from realtime.filters import Filter
 from realtime.hub import Hub, HubLimits
 from realtime.jetstream import StreamReader
+from realtime.limits import MailboxLimits
 from realtime.point import Point
 from realtime.source import Source
-from realtime.subscriber import MailboxLimits, Subscriber
+from realtime.subscriber import Subscriber
 from realtime.subscription import Feed, end, keep_up
+from realtime.terms import Terms
 from tests.property.hub_model import A, B, Broker, Listener, LiveSource, wants
 
 HUB = HubLimits(ring_entries=12, ring_bytes=2000, whole_transaction_events=5)
@@ -118,7 +120,7 @@ class Machine(RuleBasedStateMachine):
         elif where == "after" and self.cursors:
             cursor = data.draw(st.sampled_from(self.cursors))
             start = pb.Start(after=pb.AfterStart(cursor=cursor))
-        listener = Listener(Subscriber("s", wanted, MAILBOX), start, self.broker.all)
+        listener = Listener(Subscriber("s", Terms(wanted), MAILBOX), start, self.broker.all)
         self.listeners.append(listener)
 
         async def begin() -> None:
@@ -183,12 +185,16 @@ class Machine(RuleBasedStateMachine):
         assert sum(len(entry.frame) for entry, _ in self.hub.history._items) <= HUB.ring_bytes
         assert len(self.hub._held) <= HUB.whole_transaction_events
         for listener in self.listeners:
-            queued = [what for _, what in listener.subscriber._queue if isinstance(what, Entry)]
-            assert len(queued) <= MAILBOX.max_events
-            assert len(queued) == listener.subscriber._events
-            size = sum(len(entry.frame) for entry in queued)
-            assert size == listener.subscriber._bytes
-            assert len(queued) == 1 or size <= MAILBOX.max_bytes
+            own = listener.subscriber._own
+            assert len(own) <= 2 * MAILBOX.max_events
+            size = sum(len(frame) for _, _, frame in own)
+            assert size == listener.subscriber._own_bytes
+        for lane in self.hub._lanes.values():
+            assert len(lane._items) <= MAILBOX.max_events
+            size = sum(len(frame) for _, _, frame in lane._items)
+            assert size == lane._bytes
+            assert len(lane._items) <= 1 or size <= MAILBOX.max_bytes
+            assert lane.members, "a lane without members is no lane"
 
     def teardown(self) -> None:
         try:

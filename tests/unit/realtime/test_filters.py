@@ -13,8 +13,10 @@ from realtime.entry import Entry
 from realtime.errors import ArgumentInvalid, LimitExceeded
 from realtime.filters import Filter, compile_filter
 from realtime.hub import Hub
+from realtime.limits import MailboxLimits
 from realtime.memberships import Memberships
-from realtime.subscriber import MailboxLimits, Subscriber
+from realtime.subscriber import Subscriber
+from realtime.terms import Terms
 
 KINDS = ("note", "user", "workspace")
 A, B = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -53,7 +55,7 @@ def test_the_live_edge_and_a_catch_up_agree(
     begins = [joined(*member) for member in members]
     hub.memberships.begin(begins)
     memberships.begin(begins)
-    subscriber = Subscriber("s", wanted, MailboxLimits())
+    subscriber = Subscriber("s", Terms(wanted), MailboxLimits())
     hub.attach(subscriber)
     entry = Entry(2, 2, subject, verb, None, b"", b"")
     hub.take([entry])

@@ -10,8 +10,10 @@ from protos.events.v1.event_pb2 import Event
 from realtime.entry import make_entry
 from realtime.filters import Filter
 from realtime.history import Item
+from realtime.limits import MailboxLimits
 from realtime.point import Point
-from realtime.subscriber import MailboxLimits, Subscriber
+from realtime.subscriber import Subscriber
+from realtime.terms import Terms
 
 EPOCH = "0190a0000000000000aa"
 KIB = 1024
@@ -36,7 +38,7 @@ class Feed:
 
 
 def subscriber(limits: MailboxLimits | None = None) -> Subscriber:
-    result = Subscriber("s", Filter(), limits or MailboxLimits())
+    result = Subscriber("s", Terms(Filter()), limits or MailboxLimits())
     result.begin(START, EPOCH)
     return result
 
@@ -105,7 +107,8 @@ def test_a_transaction_whose_end_does_not_match_is_not_left_open() -> None:
     assert not second.events.transaction_open
     mailbox.offer(feed.item(10, "C/0"))
     feed.item(10, "C/1/2")
-    mailbox.say(pb.Progress(), feed.point)
+    mailbox.examine(feed.point)
+    mailbox.say(pb.Progress())
     assert not frame(mailbox).events.transaction_open
 
 
@@ -183,7 +186,7 @@ def test_entries_may_be_taken_as_they_are() -> None:
 
 
 def test_before_it_began_a_frame_has_no_cursor() -> None:
-    mailbox = Subscriber("s", Filter(), MailboxLimits())
+    mailbox = Subscriber("s", Terms(Filter()), MailboxLimits())
     mailbox.close(pb.Closed())
     told = frame(mailbox)
     assert told.cursor == b""
