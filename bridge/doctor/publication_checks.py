@@ -14,6 +14,7 @@ from bridge.doctor.finding import Finding, broken, note, ok, unsafe
 from bridge.doctor.source import PublicationFacts, SourceFacts
 from bridge.fit import mismatches
 from bridge.mapping import Mapping
+from bridge.publication import creation_of, has_generated
 from bridge.settings import BridgeSettings
 
 _NEW_EPOCH = "zephyr bridge new-epoch"
@@ -71,7 +72,7 @@ def _missing(facts: SourceFacts, wanted: list[str], settings: BridgeSettings) ->
             "postgres.publication",
             f"there is no publication {name!r}, and the role {facts.role} {' and '.join(lacks)}",
             "the bridge cannot make it",
-            f"as an owner of the tables run: {_create(name, wanted)}",
+            f"as an owner of the tables run: {_create(name, wanted, facts)}",
         )
     else:
         yield ok("postgres.publication", f"there is no publication {name!r} yet; the bridge makes it")
@@ -114,7 +115,7 @@ def _contents(
             "Postgres decodes and sends their changes, and the bridge drops them"
             if all_tables
             else "the bridge takes them out at its next start",
-            f"leave it, or map them; a publication of the mapped tables alone costs less: {_create(name, wanted)}"
+            f"leave it, or map them; a publication of the mapped tables alone costs less: {_create(name, wanted, facts)}"
             if all_tables
             else f"map them, or run: {set_tables}",
         )
@@ -150,5 +151,5 @@ def _without_own_checks(catalog: Catalog) -> Catalog:
     return replace(catalog, wal_level="logical", tables=tables, publication=publication)
 
 
-def _create(name: str, tables: list[str]) -> str:
-    return f"CREATE PUBLICATION {name} FOR TABLE {', '.join(tables)} WITH (publish_via_partition_root = true)"
+def _create(name: str, tables: list[str], facts: SourceFacts) -> str:
+    return creation_of(name, tables, generated=has_generated(facts.catalog))

@@ -82,6 +82,12 @@ async def test_postgres_is_down(bridge_settings: BridgeSettings) -> None:
         "postgresql://zephyr:hidden@[::1/x",
         "host=127.0.0.1 nonsense hidden",
         "postgresql://zephyr:hidden@127.0.0.1/x?what=ever",
+        "postgresql://zephyr:hidden@127.0.0.1:notaport/x",
+        "postgresql://zephyr:hidden@127.0.0.1:99999/x",
+        "postgresql://zephyr@127.0.0.1:1/x?port=hidden",
+        "postgresql://zephyr@127.0.0.1,127.0.0.1,127.0.0.1/x?port=1,2",
+        "postgresql://zephyr@127.0.0.1/x?sslmode=hidden",
+        "postgresql://zephyr:hidden/with-a-slash@127.0.0.1/x",
     ],
 )
 async def test_a_malformed_dsn_is_a_wrong_setting_and_not_quoted(
