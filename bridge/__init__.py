@@ -23,6 +23,8 @@ states.py makes them messages, progress.py counts, and reconcile.py ends what is
 a new epoch in a stream that is there. backfill.py reads rows again while changes stream, and
 watermarks.py says which of them the pump may store.
 
+timeline.py says whether a promoted server has what the stream has.
+
 ``run.py`` opens and closes all of it, term after term. Beside the path: ``feedback.py`` confirms
 on a clock of its own, ``heartbeat.py`` sends a message through the WAL and waits for it,
 ``status.py`` answers whoever asks how it is (``survey.py``), ``doctor`` examines what it stands

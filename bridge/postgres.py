@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import psycopg
 
@@ -20,12 +21,16 @@ _WRONG_OPTION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who the server says it is. ``wal_lsn`` is where its WAL was flushed to."""
+    """Who the server says it is. ``wal_lsn`` is where its WAL was flushed to.
+
+    ``history``: where each timeline before its own was left (timeline.py); None when it cannot be known.
+    """
 
     system_id: str
     timeline: int
     wal_lsn: int
     database: str
+    history: Mapping[int, int] | None = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from bridge.jetstream import FENCED, JetStream, JetStreamError, Outbound, Stored
 from bridge.outgoing import Outgoing, head_of
 from bridge.postgres import Source
 from bridge.stream import StreamState
+from bridge.timeline import lost_by
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import OwnerMark, PositionMark
 
@@ -128,6 +129,9 @@ class Publisher:
             if place is not None:
                 commit = fmt.parse_commit(place)
                 position = Position(commit.lsn, commit.index, commit.count > 0)
+        if position is not None:
+            # The mark may be older than what was stored last, and a switch of timelines lie between.
+            self._check_history(mark.timeline, mark.wal_lsn, position.lsn)
         return Tail(position, mark)
 
     async def publish(self, messages: Sequence[Outgoing], mark: PositionMark | None = None) -> int:
@@ -277,11 +281,13 @@ class Publisher:
                 f"the stream was written from Postgres {mark.system_id}, this is {source.system_id}",
                 "point ZEPHYR_POSTGRES_DSN at the former, or run: zephyr bridge new-epoch",
             )
-        if source.timeline < mark.timeline or source.wal_lsn < max(mark.wal_lsn, mark.commit_lsn):
+        self._check_history(mark.timeline, mark.wal_lsn, mark.commit_lsn)
+
+    def _check_history(self, timeline: int, wal_lsn: int, commit_lsn: int) -> None:
+        lost = lost_by(self._source, timeline, wal_lsn, commit_lsn)
+        if lost:
             raise EpochLost(
-                f"Postgres went backwards: it is at {source.wal_lsn:X} on timeline {source.timeline}, the stream"
-                f" at {max(mark.wal_lsn, mark.commit_lsn):X} on timeline {mark.timeline} (restored from a backup?)",
-                "run: zephyr bridge new-epoch",
+                lost, "point ZEPHYR_POSTGRES_DSN at the server that has it, or run: zephyr bridge new-epoch"
             )
 
 
