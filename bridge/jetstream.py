@@ -128,8 +128,12 @@ class JetStream:
         )
 
     async def last(self, subject: str) -> StoredMessage | None:
-        """The last message of a subject."""
+        """The last message of a subject (wildcards allowed)."""
         return await self.get({"last_by_subj": subject})
+
+    async def at(self, sequence: int) -> StoredMessage | None:
+        """The message of a sequence; None when it is not there any more."""
+        return await self.get({"seq": sequence})
 
     async def next(self, subject: str, sequence: int) -> StoredMessage | None:
         """The first message of a subject (wildcards allowed) at or after a sequence."""

@@ -8,7 +8,9 @@ Source: the Postgres documentation, "Streaming Replication Protocol", TIMELINE_H
 
 from __future__ import annotations
 
+from bridge.errors import EpochLost
 from bridge.postgres import Source, parse_lsn
+from protos.events.v1.mark_pb2 import PositionMark
 
 
 def parse_history(content: bytes) -> dict[int, int]:
@@ -47,3 +49,22 @@ def lost_by(source: Source, timeline: int, wal_lsn: int, commit_lsn: int) -> str
             " (a standby that was behind was promoted, or a backup was restored)"
         )
     return ""
+
+
+def check_source(source: Source, mark: PositionMark, commit_lsn: int = 0) -> None:
+    """Whether the server is the one of the mark, and has what the stream has: up to ``commit_lsn``, where
+    more is stored than the mark says.
+
+    Raises:
+        EpochLost: it is another one, or lost some of it.
+    """
+    if mark.system_id != source.system_id:
+        raise EpochLost(
+            f"the stream was written from Postgres {mark.system_id}, this is {source.system_id}",
+            "point ZEPHYR_POSTGRES_DSN at the former, or run: zephyr bridge new-epoch",
+        )
+    lost = lost_by(source, mark.timeline, mark.wal_lsn, max(commit_lsn, mark.commit_lsn))
+    if lost:
+        raise EpochLost(
+            lost, "point ZEPHYR_POSTGRES_DSN at the server that has it, or run: zephyr bridge new-epoch"
+        )

@@ -61,6 +61,8 @@ class FakeBroker(JetStream):
     async def get(self, query: dict[str, Any]) -> StoredMessage | None:
         if "last_by_subj" in query:
             return self._last(query["last_by_subj"])
+        if "next_by_subj" not in query:
+            return next((each for each in self.messages if each.sequence == query["seq"]), None)
         pattern = query["next_by_subj"].replace(">", "*")
         for found in self.messages:
             if found.sequence >= query["seq"] and fnmatch.fnmatchcase(found.subject, pattern):
@@ -96,7 +98,9 @@ class FakeBroker(JetStream):
         return [each for each in self.everything if each.subject.startswith("zephyr.0.")]
 
     def _last(self, subject: str) -> StoredMessage | None:
-        return next((each for each in reversed(self.messages) if each.subject == subject), None)
+        return next(
+            (each for each in reversed(self.messages) if fnmatch.fnmatchcase(each.subject, subject)), None
+        )
 
     def _wrong(self) -> JetStreamError:
         self.refusals += 1
