@@ -32,7 +32,7 @@ SELECT current_setting('server_version_num')::int >= 180000 AND EXISTS (
 """
 _GENERATED_SINCE = 180_000
 _VIA_ROOT = "publish_via_partition_root = true"
-_WITH_GENERATED = "publish_generated_columns = stored"
+WITH_GENERATED = "publish_generated_columns = stored"
 
 
 async def ensure_publication(
@@ -77,7 +77,7 @@ async def ensure_publication(
             )
         if generated and not with_generated:
             await connection.execute(
-                sql.SQL("ALTER PUBLICATION {} SET ({})").format(name, sql.SQL(_WITH_GENERATED))
+                sql.SQL("ALTER PUBLICATION {} SET ({})").format(name, sql.SQL(WITH_GENERATED))
             )
         cursor = await connection.execute(_PUBLISHED, {"publication": publication})
         published = {str(row[0]) for row in await cursor.fetchall()}
@@ -110,4 +110,4 @@ def has_generated(catalog: Catalog) -> bool:
 
 
 def _options(generated: bool) -> str:
-    return f"{_VIA_ROOT}, {_WITH_GENERATED}" if generated else _VIA_ROOT
+    return f"{_VIA_ROOT}, {WITH_GENERATED}" if generated else _VIA_ROOT

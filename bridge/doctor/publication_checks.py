@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bridge.catalog import Catalog
+from bridge.catalog import Catalog, LiveTable
 from bridge.doctor.finding import Finding, broken, note, ok, unsafe
 from bridge.doctor.source import PublicationFacts, SourceFacts
 from bridge.fit import mismatches
 from bridge.mapping import Mapping
-from bridge.publication import creation_of, has_generated
+from bridge.publication import WITH_GENERATED, creation_of, has_generated
 from bridge.settings import BridgeSettings
 
 _NEW_EPOCH = "zephyr bridge new-epoch"
@@ -94,6 +94,14 @@ def _contents(
             f"run: ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate',"
             " publish_via_partition_root = true)",
         )
+    tables = facts.catalog.tables.values() if has_generated(facts.catalog) else ()
+    if refused := [table.name for table in tables if _leaves_out_generated(table)]:
+        yield broken(
+            "postgres.publication",
+            f"the publication {name!r} leaves out the generated columns of {', '.join(sorted(refused))}",
+            "with REPLICA IDENTITY FULL Postgres refuses each update and delete of the table",
+            f"run: ALTER PUBLICATION {name} SET ({WITH_GENERATED})",
+        )
     missing = sorted(set(wanted) - set(publication.tables))
     set_tables = f"ALTER PUBLICATION {name} SET TABLE {', '.join(wanted)}"
     if missing:
@@ -149,6 +157,14 @@ def _without_own_checks(catalog: Catalog) -> Catalog:
     }
     publication = replace(catalog.publication, every_operation=True) if catalog.publication else None
     return replace(catalog, wal_level="logical", tables=tables, publication=publication)
+
+
+def _leaves_out_generated(table: LiveTable) -> bool:
+    if table.published is None or table.replica_identity != "f":
+        return False
+    left_out = [column for name, column in table.columns.items() if name not in table.published]
+    # Others that are left out as well are a list of columns, which the mapping's check names.
+    return bool(left_out) and all(column.generated == "s" for column in left_out)
 
 
 def _create(name: str, tables: list[str], facts: SourceFacts) -> str:

@@ -169,8 +169,15 @@ async def test_the_publication_to_make_has_generated_columns(
         execute(dsn, f"DROP ROLE {role}")
     mend = found["postgres.publication"].mend
     assert "publish_generated_columns = stored" in mend
-    # Without that Postgres would refuse each update and delete of the table.
+    # Without that Postgres refuses each update and delete of the table.
     execute(dsn, mend.removeprefix("as an owner of the tables run: "))
+    assert (await findings_of(bridge_settings))["postgres.publication"].severity is Severity.OK
+    name = bridge_settings.publication
+    execute(dsn, f"ALTER PUBLICATION {name} SET (publish_generated_columns = none)")
+    found = await findings_of(bridge_settings)
+    assert found["postgres.publication"].severity is Severity.BROKEN
+    assert "leaves out the generated columns of public.notes" in found["postgres.publication"].found
+    execute(dsn, found["postgres.publication"].mend.removeprefix("run: "))
     note = "WITH made AS (INSERT INTO workspaces (slug, name) VALUES ('w', 'w') RETURNING id)"
     execute(dsn, f"{note} INSERT INTO notes (workspace_id, title) SELECT id, 't' FROM made")
     execute(dsn, "UPDATE notes SET title = 'other'", "DELETE FROM notes")
