@@ -129,7 +129,7 @@ class JetStream:
         )
 
     async def last(self, subject: str) -> StoredMessage | None:
-        """The last message of a subject (wildcards allowed)."""
+        """The last message of a subject."""
         return await self.get({"last_by_subj": subject})
 
     async def at(self, sequence: int) -> StoredMessage | None:

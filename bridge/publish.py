@@ -36,7 +36,6 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 _UNIT_MESSAGES = 2000
 _UNIT_BYTES = 2 * 1024 * 1024
-_ROWS = f"{fmt.ROOT}.{fmt.SHARD}.*.*.*.row"
 _OVERHEAD_BYTES = 512
 """What the broker counts for a message beside its payload, at most, when limits are shared out."""
 
@@ -117,6 +116,8 @@ class Publisher:
     async def read_tail(self) -> Tail:
         """The checkpoint: the last change in the stream, or where the last position mark says so, that.
 
+        Call it after ``begin_term``: nobody else stores a change any more.
+
         Raises:
             StreamUnfit, EpochLost: as ``read_mark``.
         """
@@ -133,15 +134,12 @@ class Publisher:
         return Tail(position, mark)
 
     async def _last_change(self) -> fmt.CommitPlace | None:
-        """The place of the last change after the position mark, from the end backwards: only what a
-        backfill read stands behind it, and has no place."""
-        message = await self._jetstream.last(_ROWS)
-        sequence = message.sequence if message is not None else 0
-        while sequence > self._position_sequence:
+        """The place of the last change after the position mark, from the end backwards: what stands
+        behind it are marks, what a backfill read, and events of others, none of which has a place."""
+        for sequence in range(self.last_sequence, self._position_sequence, -1):
+            message = await self._jetstream.at(sequence)
             if message is not None and (place := message.headers.get(fmt.COMMIT)) is not None:
                 return fmt.parse_commit(place)
-            sequence -= 1
-            message = await self._jetstream.at(sequence)
         return None
 
     async def publish(self, messages: Sequence[Outgoing], mark: PositionMark | None = None) -> int:

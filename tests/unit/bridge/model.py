@@ -98,9 +98,7 @@ class FakeBroker(JetStream):
         return [each for each in self.everything if each.subject.startswith("zephyr.0.")]
 
     def _last(self, subject: str) -> StoredMessage | None:
-        return next(
-            (each for each in reversed(self.messages) if fnmatch.fnmatchcase(each.subject, subject)), None
-        )
+        return next((each for each in reversed(self.messages) if each.subject == subject), None)
 
     def _wrong(self) -> JetStreamError:
         self.refusals += 1
