@@ -2,7 +2,8 @@
 
 An event's path, one file a station:
 
-    Postgres ── WAL of a slot ─▶ slot.py        the session that locks, reads and confirms (postgres.py)
+    Postgres ── WAL of a slot ─▶ slot.py        the session that locks, reads and confirms (postgres.py; timeline.py:
+                                   │             does a promoted server have what the stream has?)
                                    │ frames
                                  pump.py        reads and encodes, while earlier messages are on their way
                                    ├─▶ pgoutput.py   bytes → messages (change.py), no I/O
@@ -22,8 +23,6 @@ Before the first change of an epoch, snapshot.py copies the tables: chunks.py re
 states.py makes them messages, progress.py counts, and reconcile.py ends what is gone; epoch.py begins
 a new epoch in a stream that is there. backfill.py reads rows again while changes stream, and
 watermarks.py says which of them the pump may store.
-
-timeline.py says whether a promoted server has what the stream has.
 
 ``run.py`` opens and closes all of it, term after term. Beside the path: ``feedback.py`` confirms
 on a clock of its own, ``heartbeat.py`` sends a message through the WAL and waits for it,

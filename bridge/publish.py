@@ -136,7 +136,7 @@ class Publisher:
     async def _last_change(self) -> fmt.CommitPlace | None:
         """The place of the last change after the position mark, from the end backwards: what stands
         behind it are marks, what a backfill read, and events of others, none of which has a place."""
-        for sequence in range(self.last_sequence, self._position_sequence, -1):
+        for sequence in range(self.last_sequence, self.last_sequence - self.messages_since_mark, -1):
             message = await self._jetstream.at(sequence)
             if message is not None and (place := message.headers.get(fmt.COMMIT)) is not None:
                 return fmt.parse_commit(place)
