@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from zephyr.commands import bench, bridge, verify
+from zephyr.commands import accelerator, bench, bridge, verify
 from zephyr.commands.demo import demo
 from zephyr.commands.doctor import doctor
 from zephyr.commands.down import down
@@ -60,6 +60,7 @@ app.add_typer(verify.app, name="verify")
 app.command()(health)
 app.add_typer(bench.app, name="bench")
 app.command()(doctor)
+app.add_typer(accelerator.app, name="accelerator")
 
 
 def main() -> None:
@@ -85,7 +86,3 @@ def _end(error: BaseException) -> int:
         show_error(str(usage()), f"see: {command} --help")
         return int(getattr(error, "exit_code", 2))
     return exit_code_of(error)
-
-
-if __name__ == "__main__":
-    main()
