@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 
@@ -18,7 +17,6 @@ from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import Reader, open_reader
 from tests.integration.bridge_command import execute
 from tests.integration.snapshot_kit import W1, check, fill, fill_notes, marks
-from zephyr.migrations.runner import migrate
 from zephyr.stack.nats import NatsServer
 from zephyr.stack.postgres import PostgresServer
 
@@ -69,7 +67,6 @@ async def test_killed_while_it_copies(
 async def test_servers_go_away_while_it_copies(
     spare_postgres: PostgresServer, nats_server: NatsServer, slot_name: str
 ) -> None:
-    await asyncio.to_thread(migrate, spare_postgres.dsn)
     dsn = spare_postgres.dsn
     execute(dsn, f"INSERT INTO workspaces (id, slug, name) VALUES ('{W1}', 'one', 'One')")
     fill_notes(dsn, 15_000)
