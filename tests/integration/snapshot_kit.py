@@ -26,15 +26,22 @@ def fill(dsn: str, notes: int, size: int = 100) -> None:
 
 
 def fill_notes(dsn: str, notes: int) -> None:
+    """So many notes in W1, which has to be there; few on a block, so that some thousands have several parts."""
     execute(
         dsn,
         "INSERT INTO notes (workspace_id, title, body)"
-        f" SELECT '{W1}', 'note ' || g, repeat('x', 400) FROM generate_series(1, {notes}) g",
+        f" SELECT '{W1}', 'note ' || g, repeat('x', 1100) FROM generate_series(1, {notes}) g",
     )
 
 
 async def marks(reader: Reader) -> list[SnapshotMark]:
-    return [SnapshotMark.FromString(m.payload) for m in await read_all(reader) if m.subject == SNAPSHOT]
+    """What the copy said of itself, in order."""
+    found: list[SnapshotMark] = []
+    after = 0
+    while (message := await reader.get(seq=after + 1, next_by_subj=SNAPSHOT)) is not None:
+        found.append(SnapshotMark.FromString(message.payload))
+        after = message.sequence
+    return found
 
 
 async def check(reader: Reader, dsn: str) -> list[Stored]:

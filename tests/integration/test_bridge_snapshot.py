@@ -49,7 +49,7 @@ async def test_while_others_write(bridge_settings: BridgeSettings, stream_reader
     await writer.prepare()
     async with writing(writer):
         await more(writer, 50)
-        fill_notes(dsn, 20_000)
+        fill_notes(dsn, 9_000)
         async with running(bridge_settings.model_copy(update={"snapshot_workers": 3})):
             await more(writer, 20)
     async with running(bridge_settings):
