@@ -18,6 +18,10 @@ RUN python -m venv /opt/build \
     && /opt/build/bin/pip --python /opt/zephyr/bin/python install \
         --require-hashes --only-binary=:all: -r requirements-runtime.lock
 
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
 COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
 COPY bridge bridge
@@ -26,6 +30,11 @@ COPY zephyr zephyr
 COPY bench bench
 RUN /opt/build/bin/hatchling build -t wheel -d /tmp/dist \
     && /opt/build/bin/pip --python /opt/zephyr/bin/python install --no-deps --no-index /tmp/dist/*.whl
+
+# The hot modules compiled, with a mypyc that does not go into the image.
+RUN /opt/build/bin/pip --python /opt/zephyr/bin/python install --target /opt/compiler \
+        --require-hashes --only-binary=:all: -r requirements-build.lock \
+    && PYTHONPATH=/opt/compiler /opt/zephyr/bin/zephyr accelerator build
 
 
 FROM python:3.13-slim

@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help .venv demo bench test faults check fmt protos lock clean FORCE
+.PHONY: help .venv accelerator demo bench test faults check fmt protos lock clean FORCE
 
 PYTHON ?= python3
 ARGS ?=
@@ -35,13 +35,16 @@ help: ## List the targets
 $(STAMP): requirements.lock pyproject.toml scripts/venv.sh
 	@PYTHON='$(PYTHON)' sh scripts/venv.sh
 
+accelerator: $(STAMP) ## Compile the hot modules anew, where their sources changed
+	@$(RUN) zephyr accelerator build
+
 demo: $(STAMP) ## Replay this repository's history through the whole system, and prove it (ARGS="--commits 100")
 	@$(RUN) zephyr demo $(ARGS)
 
 test: $(STAMP) ## Run the whole test suite, on real servers (ARGS="-k cursor")
 	@$(RUN) pytest $(ARGS)
 
-bench: $(STAMP) ## Measure the bridge beside its ceiling, on servers of its own (ARGS="--case loaded")
+bench: $(STAMP) accelerator ## Measure the bridge beside its ceiling, on servers of its own (ARGS="--case loaded")
 	@$(RUN) zephyr bench bridge $(ARGS)
 
 faults: $(STAMP) ## Run the fault tests in their long form: hundreds of kills (ARGS="-k killed")
@@ -73,7 +76,7 @@ lock: $(STAMP) ## Pin the dependencies of pyproject.toml anew (ARGS="--upgrade")
 	$(COMPILE) -c requirements.lock --group build -o requirements-build.lock >/dev/null
 
 clean: ## Remove the environment, caches and what was built
-	rm -rf .venv dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv dist zephyr/accelerator/compiled .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache *.egg-info
 	find protos bridge realtime zephyr bench tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 FORCE:

@@ -13,18 +13,21 @@ An event's path, one file a station:
                                  outbox.py      what is read and not stored, bounded
                                    │ units
                                  sender.py      one unit in flight, marks on their way with it
-                                   ├─▶ publish.py    → JetStream: fence, marks, tail
+                                   ├─▶ publish.py    → JetStream: fence, tail, marks (mark_schedule.py: when)
                                    │      over jetstream.py (the API) and ingest.py (runs) into stream.py
                                    ├─▶ dead_letters.py   bodies of rejected rows
                                    └─▶ ledger.py     what may be confirmed, back to slot.py
 
 Before the first change of an epoch, snapshot.py copies the tables: chunks.py reads them in parts,
-states.py makes them messages, progress.py counts, and reconcile.py ends what is gone; epoch.py begins
-a new epoch in a stream that is there. backfill.py reads rows again while changes stream, and
-watermarks.py says which of them the pump may store.
+states.py makes them messages, progress.py counts, attempt.py says what an attempt that was broken
+off left, and reconcile.py ends what is gone; epoch.py begins a new epoch in a stream that is there.
+backfill.py reads rows again while changes stream, and watermarks.py says which of them the pump may
+store.
 
-``run.py`` opens and closes all of it, term after term. Beside the path: ``feedback.py`` confirms
-on a clock of its own, ``heartbeat.py`` sends a message through the WAL and waits for it,
+``run.py`` begins term after term, and decides what a fault means. ``term.py`` opens one: the
+lock, the source (``origin.py``), the stream (``target.py``), their join (``continuity.py`` says
+whether they still do), and what runs together (``tasks.py``). Beside the path: ``feedback.py``
+confirms on a clock of its own, ``heartbeat.py`` sends a message through the WAL and waits for it,
 ``status.py`` answers whoever asks how it is (``survey.py``), ``doctor`` examines what it stands
 on. The other half of the path is drawn in ``realtime``.
 """

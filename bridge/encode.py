@@ -10,13 +10,19 @@ message left out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from bridge.change import Begin, Operation, Relation, RowChange, Truncate
+from bridge.draft import Draft, Row
 from bridge.errors import MappingMismatch, ProtocolError
 from bridge.fit import FittedMapping
 from bridge.outgoing import Moment
-from bridge.plan import Draft, Origin, Plan, Row
+from bridge.plan import Origin, Plan
 from protos.events.v1 import stream_format as fmt
+
+_UPDATE: Final = Operation.UPDATE
+_INSERT: Final = Operation.INSERT
+_CREATED: Final = fmt.CREATED
 
 
 class Encoder:
@@ -52,15 +58,15 @@ class Encoder:
             plans = (self._plan(relation) for relation in change.relations)
             return [plan.truncated() for plan in plans if plan is not None]
         assert isinstance(change, RowChange)
-        operation, relation, old, new = change
+        operation, relation, old, new = change.operation, change.relation, change.old, change.new
         seen = self._plans.get(relation.oid)
         plan = seen[1] if seen is not None and seen[0] is relation else self._plan(relation)
         if plan is None:
             return []
-        if operation is Operation.UPDATE:
+        if operation is _UPDATE:
             return plan.update(old, _present(new))
-        if operation is Operation.INSERT:
-            return [Draft(plan, fmt.CREATED, _present(new), ())]
+        if operation is _INSERT:
+            return [Draft(plan, _CREATED, _present(new), ())]
         return [Draft(plan, fmt.DELETED, _present(old), ())]
 
     def _plan(self, relation: Relation) -> Plan | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor as Field
@@ -22,13 +23,13 @@ from protos.wire import delimited_header, varint
 
 Emitter = Callable[[str], bytes]
 
-_SHORT_BYTES = 128
+_SHORT_BYTES: Final = 128
 """Below this a length is one byte."""
 _VARINT_TYPES = frozenset((Field.TYPE_INT64, Field.TYPE_INT32, Field.TYPE_UINT64, Field.TYPE_UINT32))
-_MEMO_ENTRIES = 1024
-_MEMO_CHARACTERS = 64
-_UINT64 = (1 << 64) - 1
-_UNIX_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - both sides of the difference are UTC
+_MEMO_ENTRIES: Final = 1024
+_MEMO_CHARACTERS: Final = 64
+_UINT64: Final = (1 << 64) - 1
+_UNIX_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - both sides of the difference are UTC
 
 
 def emitter(field: Field, convert: values.Converter) -> Emitter:

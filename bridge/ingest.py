@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import nats.errors
 import orjson
@@ -22,10 +22,10 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
 from bridge.errors import Unreachable
-from bridge.jetstream import JetStream, Outbound, parse_answer
-from bridge.nats_wire import publish_command, send_raw
+from bridge.jetstream import JetStream, parse_answer
+from bridge.nats_wire import run_commands, send_raw
+from bridge.outgoing import Outgoing
 
-_START, _APPEND, _COMMIT = 0, 1, 2
 _CHUNK_BYTES = 128 * 1024
 _FLOW = 100
 """How often the broker says how far it is, in messages. Runs are short: nobody waits for it."""
@@ -50,16 +50,21 @@ class FastIngest(JetStream):
         except (nats.errors.Error, OSError) as exc:
             raise Unreachable(f"NATS went away: {exc or type(exc).__name__}") from exc
 
-    async def publish_run(self, messages: Sequence[Outbound]) -> int:
+    async def publish_run(self, messages: Sequence[Outgoing], head: str = "") -> int:
         """One message is published by itself, several as one run, where the stream allows it."""
         if len(messages) == 1 or not self.allows_runs:
-            return await super().publish_run(messages)
+            return await super().publish_run(messages, head)
+        run = list(messages)
         self._run = secrets.token_hex(8)
         self._answer = asyncio.get_running_loop().create_future()
+        reply = f"{self._inbox}.{self._run}.{_FLOW}.fail."
         try:
             async with asyncio.timeout(self.timeout_s):
-                for chunk in self._chunks(messages):
-                    await send_raw(self.connection, chunk)
+                at = 0
+                while at < len(run):
+                    # So many together that the broker works while we write.
+                    commands, at = run_commands(run, at, head, reply, _CHUNK_BYTES)
+                    await send_raw(self.connection, commands)
                     if self._answer.done():  # refused already: what follows would be refused as well
                         break
                 answer = parse_answer("a run", await self._answer)
@@ -70,24 +75,6 @@ class FastIngest(JetStream):
             raise Unreachable(f"NATS did not acknowledge a run within {self.timeout_s:g} s") from exc
         except (nats.errors.Error, OSError) as exc:
             raise Unreachable(f"NATS went away: {exc or type(exc).__name__}") from exc
-
-    def _chunks(self, messages: Sequence[Outbound]) -> Iterator[bytes]:
-        """The run as the protocol's commands, so many together that the broker works while we write."""
-        last = len(messages)
-        head = f"{self._inbox}.{self._run}.{_FLOW}.fail."
-        parts: list[bytes] = []
-        size = 0
-        for number, message in enumerate(messages, 1):
-            operation = _COMMIT if number == last else _START if number == 1 else _APPEND
-            command = publish_command(message, f"{head}{number}.{operation}.$FI")
-            parts.append(command)
-            size += len(command)
-            if size >= _CHUNK_BYTES:
-                yield b"".join(parts)
-                parts = []
-                size = 0
-        if parts:
-            yield b"".join(parts)
 
     async def _take(self, message: Msg) -> None:
         """Takes an answer: of the present run, and not one that only says how far it is."""

@@ -11,7 +11,7 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import nats
 import nats.errors
@@ -19,6 +19,7 @@ import orjson
 from nats.aio.client import Client as NatsClient
 
 from bridge.errors import BridgeError, Unreachable
+from bridge.outgoing import Outgoing, headers_of
 
 NO_MESSAGE = 10037
 STORE_BUSY = 10049
@@ -36,19 +37,6 @@ class JetStreamError(BridgeError):
     def __init__(self, what: str, error_code: int, description: str) -> None:
         super().__init__(f"the broker refused {what}: {description} (error {error_code})")
         self.error_code = error_code
-
-
-class Outbound(NamedTuple):
-    """A message on its way into the stream. ``head`` has its headers, ``Name: value`` and CRLF each."""
-
-    subject: str
-    payload: bytes
-    head: str
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers by name."""
-        return parse_headers(b"\r\n" + self.head.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +87,8 @@ class JetStream:
         """
         return int(parse_answer("a message", await self._request(subject, payload, headers))["seq"])
 
-    async def publish_run(self, messages: Sequence[Outbound]) -> int:
-        """Stores messages in order; gives the sequence of the last.
+    async def publish_run(self, messages: Sequence[Outgoing], head: str = "") -> int:
+        """Stores messages in order, each with the headers ``head`` beside its own; gives the last's sequence.
 
         Raises:
             JetStreamError: one was refused; those before it may be stored, none after it is.
@@ -108,7 +96,8 @@ class JetStream:
         """
         sequence = 0
         for message in messages:
-            sequence = await self.publish(message.subject, message.payload, message.headers)
+            headers = headers_of(message.head + head)
+            sequence = await self.publish(message.subject, message.payload, headers)
         return sequence
 
     async def get(self, query: dict[str, Any]) -> StoredMessage | None:

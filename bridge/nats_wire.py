@@ -10,20 +10,47 @@ Source: the NATS documentation, "Client Protocol" (HPUB), and ADR-4 for the head
 
 from __future__ import annotations
 
+from typing import Final
+
 import nats.errors
 from nats.aio.client import Client as NatsClient
 
-from bridge.jetstream import Outbound
+from bridge.outgoing import Outgoing
+
+# Operations of a fast-ingest run.
+_START: Final = 0
+_APPEND: Final = 1
+_COMMIT: Final = 2
 
 
-def publish_command(message: Outbound, reply: str) -> bytes:
-    """The HPUB command of a message. Subject, reply and headers must be well-formed, headers not empty."""
-    subject, payload, lines = message
-    head = f"NATS/1.0\r\n{lines}\r\n"
-    # Headers are ASCII: names, tokens and numbers. Their characters are their bytes.
-    size = len(head)
-    command = f"HPUB {subject} {reply} {size} {size + len(payload)}\r\n{head}".encode("ascii")
-    return b"".join((command, payload, b"\r\n"))
+def run_commands(
+    messages: list[Outgoing], at: int, head: str, reply: str, max_bytes: int
+) -> tuple[bytes, int]:
+    """The commands of a run from its message ``at`` on, so many that they are ``max_bytes`` or a little more;
+    and the place of the first that is not among them. ``head`` are headers that each of them has beside
+    its own, ``reply`` is the reply subject up to the message's number.
+
+    Subjects, reply and headers must be well-formed, and there must be headers.
+    """
+    parts: list[bytes] = []
+    size = 0
+    last = len(messages)
+    while at < last and size < max_bytes:
+        message = messages[at]
+        operation = _START if at == 0 else _APPEND
+        at += 1
+        if at == last:
+            operation = _COMMIT
+        payload = message.payload
+        headers = f"NATS/1.0\r\n{message.head}{head}\r\n"
+        # Headers are ASCII: names, tokens and numbers. Their characters are their bytes.
+        length = len(headers)
+        command = f"HPUB {message.subject} {reply}{at}.{operation}.$FI {length} {length + len(payload)}\r\n{headers}"
+        parts.append(command.encode("ascii"))
+        parts.append(payload)
+        parts.append(b"\r\n")
+        size += len(command) + len(payload)
+    return b"".join(parts), at
 
 
 async def send_raw(connection: NatsClient, commands: bytes) -> None:

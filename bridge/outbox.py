@@ -39,15 +39,15 @@ class Outbox:
     """Messages in the order of the source. ``max_messages`` and ``max_bytes`` bound it."""
 
     def __init__(self, position: Position, wal_lsn: int, max_messages: int, max_bytes: int) -> None:
-        self.position = position
-        """The last change that was added; before the first, the checkpoint."""
+        # The last change that was added; before the first, the checkpoint.
+        self._lsn, self._index, self._complete = position
         self.wal_lsn = wal_lsn
         self.wal_time_us = 0
         self.is_closed = False
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._messages: list[Outgoing] = []
-        self._positions: list[Position] = []
+        self._positions: list[tuple[int, int, bool]] = []
         self._letters: list[DeadLetter] = []
         self._letter_bytes = 0
         self._told: list[Callable[[], None]] = []
@@ -56,12 +56,26 @@ class Outbox:
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
 
-    def add(self, message: Outgoing, position: Position) -> None:
-        """Adds a message. Call ``room`` before the next one when ``is_full``."""
+    @property
+    def position(self) -> Position:
+        """The last change that was added; before the first, the checkpoint."""
+        return Position(self._lsn, self._index, self._complete)
+
+    def covers(self, lsn: int, index: int) -> bool:
+        """Whether the change at (lsn, index) was added before, or stands in the stream."""
+        return lsn < self._lsn or (lsn == self._lsn and (self._complete or index <= self._index))
+
+    def covers_transaction(self, lsn: int) -> bool:
+        """Whether all changes of the transaction that committed at ``lsn`` were added, or stand in the stream."""
+        return lsn < self._lsn or (lsn == self._lsn and self._complete)
+
+    def add(self, message: Outgoing, lsn: int, index: int, complete: bool) -> None:
+        """Adds the message of the change at (lsn, index); ``complete``: it is its transaction's last.
+        Call ``room`` before the next one when ``is_full``."""
         self._messages.append(message)
-        self._positions.append(position)
+        self._positions.append((lsn, index, complete))
         self._size += len(message.payload)
-        self.position = position
+        self._lsn, self._index, self._complete = lsn, index, complete
 
     def add_letter(self, letter: DeadLetter) -> None:
         """Adds the body of a rejected row, whose marker is added next."""
@@ -72,7 +86,7 @@ class Outbox:
         """Adds what is no change of the source, behind what was added; ``stored`` is told when it is."""
         if messages:
             self._messages += messages
-            self._positions += [self.position] * len(messages)
+            self._positions += [(self._lsn, self._index, self._complete)] * len(messages)
             self._size += sum(len(message.payload) for message in messages)
             self._told.append(stored)
 
@@ -138,7 +152,7 @@ class Outbox:
         while count < self._max_messages and size + len(self._messages[count].payload) <= self._max_bytes:
             size += len(self._messages[count].payload)
             count += 1
-        messages, position = self._messages[:count], self._positions[count - 1]
+        messages, position = self._messages[:count], Position(*self._positions[count - 1])
         del self._messages[:count], self._positions[:count]
         self._size -= size
         self._filled.set()  # for the rest

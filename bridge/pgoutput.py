@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from bridge.change import (
     Begin,
@@ -34,21 +34,25 @@ M = TypeVar("M")
 MESSAGE_PREFIX = "zephyr."
 """Logical messages of other prefixes are other programs'."""
 
-_POSTGRES_EPOCH_US = 946_684_800_000_000
+_POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01 in Unix microseconds: where Postgres' timestamps count from."""
 
-XLOG_DATA_KIND, XLOG_DATA_HEAD = ord("w"), 25
+XLOG_DATA_KIND: Final = 0x77  # w
+XLOG_DATA_HEAD: Final = 25
 """A frame of this kind has a message behind so many bytes."""
 
-_BEGIN = struct.Struct(">QqI")
-_COMMIT = struct.Struct(">BQQq")
-_U32 = struct.Struct(">I")
-_U16 = struct.Struct(">H")
-_COLUMN = struct.Struct(">Ii")
-_XLOG_DATA = struct.Struct(">QQq")
-_KEEPALIVE = struct.Struct(">QqB")
-_STATUS = struct.Struct(">cQQQqB")
-_LOGICAL_MESSAGE = struct.Struct(">BQ")
+_BEGIN: Final = struct.Struct(">QqI")
+_COMMIT: Final = struct.Struct(">BQQq")
+_U32: Final = struct.Struct(">I")
+_U16: Final = struct.Struct(">H")
+_COLUMN: Final = struct.Struct(">Ii")
+_XLOG_DATA: Final = struct.Struct(">QQq")
+_KEEPALIVE: Final = struct.Struct(">QqB")
+_STATUS: Final = struct.Struct(">cQQQqB")
+_LOGICAL_MESSAGE: Final = struct.Struct(">BQ")
+_INSERT: Final = Operation.INSERT
+_UPDATE: Final = Operation.UPDATE
+_TOAST: Final = Unchanged.TOAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,59 +105,62 @@ class Decoder:
     def __init__(self) -> None:
         self._relations: dict[int, Relation] = {}
 
-    def decode(self, data: bytes) -> Message | None:
-        """Reads one message; None for kinds that concern nobody here (type, origin, others' logical messages).
+    def decode(self, data: bytes, start: int = 0) -> Message | None:
+        """Reads the message that begins at ``start`` and ends with ``data``; None for kinds that concern
+        nobody here (type, origin, others' logical messages).
 
         Raises:
             ProtocolError: the bytes are cut short, have something left over, name a relation
                 that was never described, or are of a kind that was not asked for.
         """
         try:
-            return self._decode(data)
+            return self._decode(data, start)
         except (struct.error, IndexError, UnicodeDecodeError, ValueError) as exc:
-            raise ProtocolError(f"a pgoutput message {data[:1]!r} of {len(data)} bytes is malformed") from exc
+            raise ProtocolError(
+                f"a pgoutput message {data[start : start + 1]!r} of {len(data) - start} bytes is malformed"
+            ) from exc
 
-    def _decode(self, data: bytes) -> Message | None:
-        kind = data[0]
+    def _decode(self, data: bytes, start: int) -> Message | None:
+        kind = data[start]
+        body = start + 1
         if kind == 0x49:  # I
-            relation = self._relation(data, 1)
-            new, end = _tuple(data, _expect(data, 5, b"N"))
-            return _whole(data, end, RowChange(Operation.INSERT, relation, None, _fit(relation, new)))
+            relation = self._relation(data, body)
+            new, end = _row(relation, data, _expect(data, start + 5, b"N"))
+            return _whole(data, end, RowChange(_INSERT, relation, None, new))
         if kind == 0x55:  # U
-            return self._update(data)
+            return self._update(data, body)
         if kind == 0x44:  # D
-            relation = self._relation(data, 1)
-            old, end = _tuple(data, _expect(data, 5, b"OK"))
-            return _whole(data, end, RowChange(Operation.DELETE, relation, _fit(relation, old), None))
+            relation = self._relation(data, body)
+            old, end = _row(relation, data, _expect(data, start + 5, b"OK"))
+            return _whole(data, end, RowChange(Operation.DELETE, relation, old, None))
         if kind == 0x42:  # B
-            lsn, time, xid = _BEGIN.unpack_from(data, 1)
-            return _whole(data, 21, Begin(lsn, time + _POSTGRES_EPOCH_US, xid))
+            lsn, time, xid = _BEGIN.unpack_from(data, body)
+            return _whole(data, start + 21, Begin(lsn, time + _POSTGRES_EPOCH_US, xid))
         if kind == 0x43:  # C
-            _, lsn, end_lsn, time = _COMMIT.unpack_from(data, 1)
-            return _whole(data, 26, Commit(lsn, end_lsn, time + _POSTGRES_EPOCH_US))
+            _, lsn, end_lsn, time = _COMMIT.unpack_from(data, body)
+            return _whole(data, start + 26, Commit(lsn, end_lsn, time + _POSTGRES_EPOCH_US))
         if kind == 0x52:  # R
-            relation = _read_relation(data)
+            relation = _read_relation(data, body)
             self._relations[relation.oid] = relation
             return relation
         if kind == 0x54:  # T
-            (count,) = _U32.unpack_from(data, 1)
-            relations = tuple(self._relation(data, 6 + 4 * i) for i in range(count))
-            return _whole(data, 6 + 4 * count, Truncate(relations))
+            (count,) = _U32.unpack_from(data, body)
+            relations = tuple([self._relation(data, start + 6 + 4 * i) for i in range(count)])
+            return _whole(data, start + 6 + 4 * count, Truncate(relations))
         if kind == 0x4D:  # M
-            return _read_logical_message(data)
+            return _read_logical_message(data, body)
         if kind in (0x59, 0x4F):  # Y, O
             return None
-        raise ProtocolError(f"a pgoutput message of unknown kind {bytes(data[:1])!r}")
+        raise ProtocolError(f"a pgoutput message of unknown kind {data[start : start + 1]!r}")
 
-    def _update(self, data: bytes) -> Message:
-        relation = self._relation(data, 1)
+    def _update(self, data: bytes, at: int) -> Message:
+        relation = self._relation(data, at)
         old: tuple[Value, ...] | None = None
-        position = 5
-        if data[position] in b"OK":
-            old, position = _tuple(data, position + 1)
-            old = _fit(relation, old)
-        new, end = _tuple(data, _expect(data, position, b"N"))
-        return _whole(data, end, RowChange(Operation.UPDATE, relation, old, _fit(relation, new)))
+        at += 4
+        if data[at] in b"OK":
+            old, at = _row(relation, data, at + 1)
+        new, end = _row(relation, data, _expect(data, at, b"N"))
+        return _whole(data, end, RowChange(_UPDATE, relation, old, new))
 
     def _relation(self, data: bytes, offset: int) -> Relation:
         (oid,) = _U32.unpack_from(data, offset)
@@ -163,9 +170,9 @@ class Decoder:
         return relation
 
 
-def _read_relation(data: bytes) -> Relation:
-    (oid,) = _U32.unpack_from(data, 1)
-    schema, at = _text(data, 5)
+def _read_relation(data: bytes, at: int) -> Relation:
+    (oid,) = _U32.unpack_from(data, at)
+    schema, at = _text(data, at + 4)
     table, at = _text(data, at)
     identity = chr(data[at])
     (count,) = _U16.unpack_from(data, at + 1)
@@ -182,9 +189,9 @@ def _read_relation(data: bytes) -> Relation:
     return relation
 
 
-def _read_logical_message(data: bytes) -> LogicalMessage | None:
-    flags, lsn = _LOGICAL_MESSAGE.unpack_from(data, 1)
-    prefix, at = _text(data, 10)
+def _read_logical_message(data: bytes, at: int) -> LogicalMessage | None:
+    flags, lsn = _LOGICAL_MESSAGE.unpack_from(data, at)
+    prefix, at = _text(data, at + 9)
     (length,) = _U32.unpack_from(data, at)
     end = at + 4 + length
     if not prefix.startswith(MESSAGE_PREFIX):
@@ -192,25 +199,27 @@ def _read_logical_message(data: bytes) -> LogicalMessage | None:
     return _whole(data, end, LogicalMessage(prefix, bytes(data[at + 4 : end]), lsn, bool(flags & 1)))
 
 
-def _tuple(data: bytes, at: int) -> tuple[tuple[Value, ...], int]:
+def _row(relation: Relation, data: bytes, at: int) -> tuple[tuple[Value, ...], int]:
     # The bridge's hottest loop: a slice that ends after the data is short, which ``at`` shows in the end.
     count = data[at] << 8 | data[at + 1]
+    if count != len(relation.columns):
+        raise ProtocolError(
+            f"a row of {relation.name} has {count} columns, its relation {len(relation.columns)}"
+        )
     at += 2
     values: list[Value] = []
-    append, length_at = values.append, _U32.unpack_from
     for _ in range(count):
         kind = data[at]
         if kind == 0x74:  # t: text
             start = at + 5
-            (length,) = length_at(data, at + 1)
-            at = start + length
-            append(data[start:at].decode())
+            at = start + (data[at + 1] << 24 | data[at + 2] << 16 | data[at + 3] << 8 | data[at + 4])
+            values.append(data[start:at].decode())
         elif kind == 0x6E:  # n: null
             at += 1
-            append(None)
+            values.append(None)
         elif kind == 0x75:  # u: unchanged TOAST
             at += 1
-            append(Unchanged.TOAST)
+            values.append(_TOAST)
         else:
             raise ProtocolError(f"a column of unknown kind {bytes((kind,))!r}")
         if at > len(data):
@@ -227,14 +236,6 @@ def _expect(data: bytes, at: int, kinds: bytes) -> int:
     if data[at] not in kinds:
         raise ProtocolError(f"a tuple of kind {bytes(data[at : at + 1])!r} stands where {kinds!r} belongs")
     return at + 1
-
-
-def _fit(relation: Relation, values: tuple[Value, ...]) -> tuple[Value, ...]:
-    if len(values) != len(relation.columns):
-        raise ProtocolError(
-            f"a row of {relation.name} has {len(values)} columns, its relation {len(relation.columns)}"
-        )
-    return values
 
 
 def _whole(data: bytes, end: int, message: M) -> M:

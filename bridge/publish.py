@@ -21,8 +21,9 @@ from google.protobuf.message import DecodeError
 
 from bridge.change import Position
 from bridge.errors import EpochLost, Fenced, HistoryGone, StreamUnfit, Unreachable
-from bridge.jetstream import FENCED, JetStream, JetStreamError, Outbound, StoredMessage
-from bridge.outgoing import Outgoing, head_of
+from bridge.jetstream import FENCED, JetStream, JetStreamError, StoredMessage
+from bridge.mark_schedule import MarkSchedule
+from bridge.outgoing import Outgoing, head_of, stored_bytes
 from bridge.postgres import Source
 from bridge.stream import StreamState
 from protos.events.v1 import stream_format as fmt
@@ -36,8 +37,6 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 _UNIT_MESSAGES = 2000
 _UNIT_BYTES = 2 * 1024 * 1024
 _EVENTS = f"{fmt.ROOT}.{fmt.SHARD}.>"
-_OVERHEAD_BYTES = 512
-"""What the broker counts for a message beside its payload, at most, when limits are shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +55,8 @@ class Publisher:
         self._state = state
         self._source = source
         self._fence = ""
-        self._owner_sequence = 0
-        self._position_sequence = 0
-        self._marked_at = 0.0
-        self._owner_at = 0.0
-        self._bytes_since_mark = 0
-        self._bytes_since_owner = 0
+        self._owner_mark = MarkSchedule(state)
+        self._position_mark = MarkSchedule(state)
         self._last_term = 0
         self.term = 0
         self.last_sequence = 0
@@ -91,7 +86,7 @@ class Publisher:
         mark = PositionMark(epoch=self._state.epoch, system_id=self._source.system_id, complete=True)
         mark.timeline = self._source.timeline
         head = head_of({"Nats-Expected-Last-Sequence": "0"})
-        await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), head)])
+        await self._store([Outgoing(fmt.POSITION_SUBJECT, head, mark.SerializeToString())])
 
     async def read_mark(self) -> PositionMark:
         """The last position mark.
@@ -108,9 +103,8 @@ class Publisher:
             )
         mark = _read_mark(last, PositionMark())
         self._check_source(mark)
-        self._position_sequence = last.sequence
+        self._position_mark.found(last.sequence)
         self._last_term = mark.term
-        self._marked_at = time.monotonic()
         return mark
 
     async def read_tail(self) -> Tail:
@@ -139,12 +133,11 @@ class Publisher:
             Fenced: another bridge owns the stream. Nothing was stored.
             Unreachable: no answer, so this term is over. Any number of them may be stored, in order.
         """
-        outbound = [Outbound(each.subject, each.payload, each.head + self._fence) for each in messages]
         if mark is None:
-            return await self._store(outbound)
-        outbound.append(Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence))
-        sequence = await self._store(outbound)
-        self._marked_at_sequence(sequence)
+            return await self._store(list(messages), self._fence)
+        last = Outgoing(fmt.POSITION_SUBJECT, "", mark.SerializeToString())
+        sequence = await self._store([*messages, last], self._fence)
+        self._position_mark.written(sequence)
         return sequence
 
     @property
@@ -162,8 +155,8 @@ class Publisher:
     async def mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> None:
         """Stores a position mark: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
         mark = self.position_mark(position, wal_lsn, wal_time_us)
-        sequence = await self._store([Outbound(fmt.POSITION_SUBJECT, mark.SerializeToString(), self._fence)])
-        self._marked_at_sequence(sequence)
+        sequence = await self._store([Outgoing(fmt.POSITION_SUBJECT, self._fence, mark.SerializeToString())])
+        self._position_mark.written(sequence)
 
     def position_mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> PositionMark:
         """The mark that says: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
@@ -179,47 +172,31 @@ class Publisher:
             wal_time=wal_time_us,
         )
 
-    def _marked_at_sequence(self, sequence: int) -> None:
-        self._position_sequence = sequence
-        self._marked_at = time.monotonic()
-        self._bytes_since_mark = 0
-
     async def renew_owner(self) -> None:
         """Writes the owner mark again, so that no limit evicts it; the term stays."""
-        await self._write_owner(self._owner_sequence)
+        await self._write_owner(self._owner_mark.sequence)
 
     def owner_due(self, incoming: int = 1, incoming_bytes: int = 0) -> bool:
         """Whether the owner mark must be written again before so many messages and bytes are stored."""
-        return self._due(
-            self._owner_sequence, self._owner_at, incoming, self._bytes_since_owner + incoming_bytes
-        )
+        return self._owner_mark.is_due(self.last_sequence, incoming, incoming_bytes)
 
     def position_due(self, incoming: int = 1, incoming_bytes: int = 0) -> bool:
         """Whether the position mark must be written again before so many messages and bytes are stored."""
-        return self._due(
-            self._position_sequence, self._marked_at, incoming, self._bytes_since_mark + incoming_bytes
-        )
+        return self._position_mark.is_due(self.last_sequence, incoming, incoming_bytes)
 
     @property
     def seconds_since_mark(self) -> float:
         """How old the last position mark is."""
-        return time.monotonic() - self._marked_at
+        return self._position_mark.age_s
 
     @property
     def messages_since_mark(self) -> int:
         """How many messages stand after the last position mark."""
         return self.last_sequence - self._position_sequence
 
-    def _due(self, sequence: int, written_at: float, incoming: int, size: int) -> bool:
-        # A quarter of each limit: the mark leaves the stream only after four such stretches.
-        # What comes next and the two marks themselves count as well.
-        state = self._state
-        # Not below three, or the two marks of an idle source would take turns in making each other due.
-        if state.max_msgs and self.last_sequence - sequence + incoming >= max(3, state.max_msgs // 4):
-            return True
-        if state.max_bytes and size >= state.max_bytes // 4:
-            return True
-        return bool(state.max_age_s) and time.monotonic() - written_at >= state.max_age_s / 4
+    @property
+    def _position_sequence(self) -> int:
+        return self._position_mark.sequence
 
     async def begin_epoch(self) -> None:
         """Writes the first marks of a new epoch into a stream that holds an older one.
@@ -236,24 +213,22 @@ class Publisher:
             epoch=self._state.epoch, term=self.term, owner=OWNER, started_at=time.time_ns() // 1000
         )
         head = head_of({fmt.FENCE_SEQUENCE: str(expected)})
-        sequence = await self._store([Outbound(fmt.OWNER_SUBJECT, mark.SerializeToString(), head)])
-        self._owner_sequence = sequence
-        self._owner_at = time.monotonic()
-        self._bytes_since_owner = 0
+        sequence = await self._store([Outgoing(fmt.OWNER_SUBJECT, head, mark.SerializeToString())])
+        self._owner_mark.written(sequence)
         self._fence = head_of({fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT})
 
-    async def _store(self, messages: Sequence[Outbound]) -> int:
+    async def _store(self, messages: list[Outgoing], head: str = "") -> int:
         try:
-            sequence = await self._jetstream.publish_run(messages)
+            sequence = await self._jetstream.publish_run(messages, head)
         except JetStreamError as exc:
             if exc.error_code == FENCED:
                 raise await self._fenced() from exc
             raise Unreachable(exc.message, "see the broker's log; trying again") from exc
         self.last_sequence = sequence
         # Marks count too: an idle source stores nothing else.
-        size = sum(len(each.subject) + len(each.payload) + _OVERHEAD_BYTES for each in messages)
-        self._bytes_since_mark += size
-        self._bytes_since_owner += size
+        size = stored_bytes(messages)
+        self._position_mark.stored(size)
+        self._owner_mark.stored(size)
         return sequence
 
     async def _fenced(self) -> Fenced | Unreachable:

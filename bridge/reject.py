@@ -8,9 +8,10 @@ reason as its data. The body, as the log has it, is a dead letter. No I/O.
 from __future__ import annotations
 
 from bridge.change import Begin, Unchanged
+from bridge.draft import Draft
 from bridge.errors import EventRejected
 from bridge.outgoing import Outgoing, head_of
-from bridge.plan import Draft, Plan
+from bridge.plan import Plan
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.rejected_pb2 import DeadColumn, DeadLetter, Rejected

@@ -16,17 +16,17 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import structlog
-from google.protobuf.message import DecodeError
 from psycopg import AsyncConnection
 
 from bridge import chunks
+from bridge.attempt import Attempt, begin_attempt
 from bridge.change import Position
 from bridge.chunks import CopiedTable, Part
 from bridge.encode import Encoder
@@ -41,9 +41,10 @@ from bridge.settings import BridgeSettings
 from bridge.slot import ReplicationConnection, open_replication
 from bridge.states import StateEncoder
 from bridge.stream import StreamState
+from bridge.tasks import run_to_the_end
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.rejected_pb2 import DeadLetter
-from protos.events.v1.snapshot_pb2 import SnapshotMark, TableProgress
+from protos.events.v1.snapshot_pb2 import SnapshotMark
 
 log = structlog.get_logger("bridge")
 
@@ -116,15 +117,15 @@ class Snapshot:
 
         xmin, now_us = await chunks.snapshot_xmin(readers[0])
         measured = [each for table in tables for each in await chunks.measure(readers[0], table)]
-        earlier = await self._begin(lsn, measured)
-        ledger = CopyLedger(self._mark, xmin, measured, earlier, self._report)
+        attempt = await self._begin(lsn, measured)
+        ledger = CopyLedger(attempt.mark, xmin, measured, attempt.earlier, self._report)
         states = StateEncoder(
             self._encoder, self._source.system_id, self._state.epoch, lsn, now_us, self._keep
         )
         self._began_at = time.monotonic()
         await self._store_mark()
         await self._reconcile(readers[0], states)
-        await self._copy(readers, states, ledger, _plan(measured, earlier))
+        await self._copy(readers, states, ledger, attempt.parts(measured))
         ledger.over()
         await self._store_mark()
         await self._replication.copy_slot(temporary, settings.slot)
@@ -135,41 +136,24 @@ class Snapshot:
         stack.push_async_callback(connection.close)
         return connection
 
-    async def _begin(self, lsn: int, tables: Sequence[CopiedTable]) -> dict[str, TableProgress]:
-        """Begins this attempt's mark; gives what an earlier one had stored and that still holds."""
-        last = await self._jetstream.last(fmt.SNAPSHOT_SUBJECT)
-        found = SnapshotMark()
-        if last is not None:
-            try:
-                found.ParseFromString(last.payload)
-            except DecodeError:
-                log.warning("the snapshot mark cannot be read: the tables are copied whole")
-        is_ours = found.epoch == self._state.epoch
+    async def _begin(self, lsn: int, tables: Sequence[CopiedTable]) -> Attempt:
         self._mark = SnapshotMark(
             epoch=self._state.epoch,
             term=self._publisher.term,
-            attempt=found.attempt + 1 if is_ours else 1,
             consistent_lsn=lsn,
             system_id=self._source.system_id,
             timeline=self._source.timeline,
         )
-        # Transaction ids mean the same only on the same server with the same history.
-        if (
-            not is_ours
-            or (found.system_id, found.timeline) != (self._source.system_id, self._source.timeline)
-            or found.consistent_lsn > lsn
-        ):
-            found.Clear()
-        filenodes = {table.name: table.filenode for table in tables}
-        earlier = {each.table: each for each in found.tables if filenodes.get(each.table) == each.filenode}
+        last = await self._jetstream.last(fmt.SNAPSHOT_SUBJECT)
+        attempt = begin_attempt(self._mark, last.payload if last is not None else None, tables)
         log.info(
             "copying the tables",
             tables=len(tables),
-            attempt=self._mark.attempt,
+            attempt=attempt.mark.attempt,
             expected_rows=sum(max(0, table.rows) for table in tables),
             at=f"{lsn:X}",
         )
-        return earlier
+        return attempt
 
     async def _reconcile(self, reader: AsyncConnection[Any], states: StateEncoder) -> None:
         through = self._publisher.last_sequence
@@ -210,7 +194,7 @@ class Snapshot:
             if not working:
                 await queue.put(None)
 
-        await _all_of([*(read(reader) for reader in readers), self._publish(queue, ledger)])
+        await run_to_the_end(*(read(reader) for reader in readers), self._publish(queue, ledger))
 
     async def _read_part(
         self,
@@ -276,28 +260,3 @@ class Snapshot:
     async def _store_mark(self) -> None:
         self._marked_rows = int(self._mark.rows)
         await self._publisher.publish([Outgoing(fmt.SNAPSHOT_SUBJECT, "", self._mark.SerializeToString())])
-
-
-def _plan(tables: Sequence[CopiedTable], earlier: dict[str, TableProgress]) -> deque[Part]:
-    parts: deque[Part] = deque()
-    for table in tables:
-        before = earlier.get(table.name)
-        if before is None:
-            parts.extend(chunks.parts_of(table))
-        else:
-            parts.extend(chunks.parts_of(table, before.blocks, before.snapshot_xmin))
-    return parts
-
-
-async def _all_of(works: list[Coroutine[Any, Any, None]]) -> None:
-    """Runs all to their end; the first that fails ends the others. Not a TaskGroup, see ``bridge.run``."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for error in ended:
-        if isinstance(error, Exception):
-            raise error

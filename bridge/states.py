@@ -55,7 +55,7 @@ class StateEncoder:
             EventRejected: the row cannot become an event, and nobody keeps its body.
         """
         (draft,) = self._encoder.encode(RowChange(Operation.INSERT, relation, None, row))
-        draft = draft._replace(verb=fmt.READ)
+        draft = draft.as_verb(fmt.READ)
         try:
             return draft.plan.state(draft, self._id_prefix, self._time_field)
         except EventRejected as error:

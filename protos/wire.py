@@ -6,11 +6,13 @@ then for type 0 a varint, for type 2 a length and that many bytes.
 
 from __future__ import annotations
 
-SHORT = tuple(bytes((value,)) for value in range(128))
+from typing import Final
+
+SHORT: Final = tuple([bytes((value,)) for value in range(128)])
 """The varints of one byte, by their value."""
 
 # Two bytes that are not a varint's last, by the 14 bits that they hold.
-_PAIRS = tuple(bytes((value & 0x7F | 0x80, value >> 7 | 0x80)) for value in range(1 << 14))
+_PAIRS: Final = tuple([bytes((value & 0x7F | 0x80, value >> 7 | 0x80)) for value in range(1 << 14)])
 
 
 def varint(value: int) -> bytes:

@@ -61,4 +61,7 @@ pip install --require-hashes -r requirements.lock ||
 say "Installing zephyr itself, editable"
 pip install --no-deps --no-build-isolation -e . ||
     fail "zephyr could not be installed: see the lines above"
+say "Compiling the hot modules (half a minute)"
+.venv/bin/python -m zephyr accelerator build ||
+    say "Going on without: everything works, only slower. Later: make accelerator"
 printf '%s\n' "$here" >.venv/.stamp

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+# Processes that tests start use the compiled modules when these are built. The tests' own process has
+# plain Python, unless it is asked for the others, which must come before they are imported.
+if os.environ.get("ZEPHYR_ACCELERATOR") == "require":
+    from zephyr.accelerator.finder import enable
+
+    enable()
+
 from tests.fixtures.bridge import bridge_settings
 from tests.fixtures.bridge_process import bridge_process
 from tests.fixtures.cache_kit import cache_kit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zephyr.cli import main
+from zephyr.entry import main
 
 if __name__ == "__main__":
     main()

@@ -19,7 +19,10 @@ import typer
 from zephyr.console import EXIT_BROKEN_PIPE, exit_code_of, leave_broken_pipe, output, show_error
 
 # In the order of the help; each is a module of ``zephyr.commands`` with an ``app``, or a function of that name.
-COMMANDS = ("up", "down", "serve", "bridge", "migrate", "tail", "demo", "verify", "health", "bench", "doctor")
+COMMANDS = (
+    *("up", "down", "serve", "bridge", "migrate", "tail", "demo", "verify", "health", "bench", "doctor"),
+    "accelerator",
+)
 
 
 def command_line(words: Sequence[str] = ()) -> typer.Typer:
@@ -82,7 +85,3 @@ def _end(error: BaseException) -> int:
         show_error(str(usage()), f"see: {command} --help")
         return int(getattr(error, "exit_code", 2))
     return exit_code_of(error)
-
-
-if __name__ == "__main__":
-    main()

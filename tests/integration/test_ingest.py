@@ -9,8 +9,8 @@ import pytest
 
 from bridge.errors import Unreachable
 from bridge.ingest import FastIngest
-from bridge.jetstream import FENCED, JetStreamError, Outbound, connect_nats
-from bridge.outgoing import head_of
+from bridge.jetstream import FENCED, JetStreamError, connect_nats
+from bridge.outgoing import Outgoing, head_of
 from bridge.settings import BridgeSettings
 from bridge.stream import create_stream, new_epoch
 from protos.events.v1 import stream_format as fmt
@@ -38,8 +38,8 @@ async def owner(ingest: FastIngest, expected: int) -> dict[str, str]:
     return {fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT}
 
 
-def run_of(count: int, fence: dict[str, str], size: int = 10) -> list[Outbound]:
-    return [Outbound(SUBJECT, b"%d " % number + b"x" * size, head_of(fence)) for number in range(count)]
+def run_of(count: int, fence: dict[str, str], size: int = 10) -> list[Outgoing]:
+    return [Outgoing(SUBJECT, head_of(fence), b"%d " % number + b"x" * size) for number in range(count)]
 
 
 async def stored(ingest: FastIngest) -> list[bytes]:
@@ -87,7 +87,7 @@ async def test_after_a_refused_message_nothing_of_the_run_is_stored(nats_url: st
     async with opened(nats_url) as ingest:
         fence = await owner(ingest, 0)
         run = run_of(10, fence)
-        run[4] = Outbound(SUBJECT, b"refused", head_of(fence | {fmt.FENCE_SEQUENCE: "99"}))
+        run[4] = Outgoing(SUBJECT, head_of(fence | {fmt.FENCE_SEQUENCE: "99"}), b"refused")
         with pytest.raises((JetStreamError, Unreachable)):
             await ingest.publish_run(run)
         found = await stored(ingest)

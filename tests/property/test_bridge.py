@@ -55,7 +55,7 @@ def grouped(frames: list[bytes], sizes: list[int]) -> list[list[bytes]]:
 async def run_term(
     broker: FakeBroker, source: FakeSource, start: int, sizes: list[int], mark_s: float
 ) -> None:
-    """A term as ``bridge.run`` opens it, to its fault or to the end of the frames."""
+    """A term as ``bridge.term`` opens it, to its fault or to the end of the frames."""
     publisher = Publisher(broker, state_of(broker), source_of(source.wal_end))
     if not broker.everything:
         await publisher.write_first_position()

@@ -12,8 +12,9 @@ import typer
 
 from bridge.epoch import start_new_epoch
 from bridge.mapping import load_mapping
-from bridge.run import Bridge, Term
+from bridge.run import Bridge
 from bridge.settings import BridgeSettings, load_settings
+from bridge.term import Term
 from zephyr.commands import dead_letters
 from zephyr.commands.backfill import backfill
 from zephyr.commands.bridge_status import show_status, watch_status

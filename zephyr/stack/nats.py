@@ -23,6 +23,10 @@ SYNC_INTERVAL_S = 1
 MAX_PAYLOAD = "9MB"
 PROBE_TIMEOUT_S = 5
 
+# Go collects its garbage when the heap has grown to five times what lives, not to twice: a fifth less
+# CPU in the broker under load, for some 100 MB. Near the limit it collects as often as it must.
+_COLLECTOR = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
+
 CONFIGURATION = """\
 server_name: zephyr
 host: {host}
@@ -66,7 +70,7 @@ class NatsServer(Server):
         )
         configuration.write_text(text, encoding="utf-8")
         return ChildProcess.spawn(
-            [str(binaries.nats_server()), "-c", str(configuration)], self.log, env=environment()
+            [str(binaries.nats_server()), "-c", str(configuration)], self.log, env=environment(**_COLLECTOR)
         )
 
     async def answers(self, pid: int) -> bool:

@@ -6,12 +6,12 @@ import pytest
 
 from bridge import values
 from bridge.change import Begin, Column, Operation, Relation, RowChange, Truncate, Unchanged, Value
+from bridge.draft import Draft
 from bridge.encode import Encoder
 from bridge.errors import EventRejected, EventTooLarge, MappingMismatch
 from bridge.fit import FittedColumn, FittedMapping, FittedTable
 from bridge.mapping import load_mapping, schema_name
 from bridge.outgoing import Outgoing
-from bridge.plan import Draft
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.models.v1.note_pb2 import Note

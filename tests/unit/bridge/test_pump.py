@@ -63,7 +63,7 @@ async def pumped(
     ledger = Ledger(0)
     ledger.stored(wal_lsn, 0)
     pump = Pump(frames, make_encoder(limit), publisher, ledger, position, wal_lsn, mark_s)
-    pump.on_message = on_message
+    pump.sequencer.on_message = on_message
     with pytest.raises(SourceEnded):
         await pump.run()
     return ledger
@@ -109,7 +109,7 @@ async def test_what_is_in_flight() -> None:
     ]
     pump = Pump(Frames(mid), make_encoder(), publisher, Ledger(0), None, 0x100, SELDOM_S)
     assert pump.in_flight == InFlight(0, 0, 0, 0)
-    pump.on_message = lambda _: seen.append((pump.in_flight, pump.stored_lsn))
+    pump.sequencer.on_message = lambda _: seen.append((pump.in_flight, pump.stored_lsn))
     with pytest.raises(SourceEnded):
         await pump.run()
     assert [(each.messages, each.commit_lsn, each.index, lsn) for each, lsn in seen] == [(2, 0x200, 2, 0x100)]
