@@ -37,6 +37,17 @@ async def mended(settings: BridgeSettings, reader: Reader) -> None:
         await check_states(events, settings.postgres_dsn)
 
 
+async def drop_slot(settings: BridgeSettings) -> None:
+    """Drops the slot of a bridge that was stopped, once the server has ended its session too."""
+    query = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s AND NOT active"
+    with psycopg.connect(settings.postgres_dsn, autocommit=True) as connection:
+
+        def is_dropped() -> bool:
+            return connection.execute(query, (settings.slot,)).fetchone() is not None
+
+        await eventually(is_dropped, what="the stopped bridge's session gives up the slot")
+
+
 async def test_the_stream_is_gone(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
     async with running(bridge_settings):
         pass
@@ -48,7 +59,7 @@ async def test_the_stream_is_gone(bridge_settings: BridgeSettings, stream_reader
 async def test_the_slot_is_gone(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
     async with running(bridge_settings):
         await stream_reader.caught_up(bridge_settings.postgres_dsn)
-    execute(bridge_settings.postgres_dsn, f"SELECT pg_drop_replication_slot('{bridge_settings.slot}')")
+    await drop_slot(bridge_settings)
     await refused(EPOCH, "is gone", "new-epoch", settings=bridge_settings)
     await mended(bridge_settings, stream_reader)
 
@@ -119,9 +130,9 @@ async def lose_the_slot(settings: BridgeSettings, reader: Reader) -> int:
             f"INSERT INTO memberships (workspace_id, user_id, role) SELECT '{W1}', id, 'member' FROM users",
         )
         await reader.caught_up(dsn)
+    await drop_slot(settings)
     execute(
         dsn,
-        f"SELECT pg_drop_replication_slot('{settings.slot}')",
         "DELETE FROM notes WHERE title LIKE '%7'",
         f"UPDATE notes SET workspace_id = '{W2}' WHERE title LIKE '%3'",
         "UPDATE notes SET title = 'changed' WHERE title LIKE '%5'",
