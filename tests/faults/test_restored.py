@@ -15,6 +15,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from tests.faults.test_verified import SEED
+from tests.fixtures.servers import CopyCluster
 from zephyr.verify.bridge import Bridge
 from zephyr.verify.field import Field, open_field
 from zephyr.verify.stored import last_sequence, marked_lsn, read
@@ -42,8 +43,9 @@ async def is_past(connection: AsyncConnection, lsn: int) -> bool:
 
 
 @asynccontextmanager
-async def older_copy(folder: Path) -> AsyncIterator[Field]:
+async def older_copy(folder: Path, copy_cluster: CopyCluster) -> AsyncIterator[Field]:
     """A stream that is ahead of a cold copy of Postgres, which ``put_back`` restores; no bridge runs."""
+    copy_cluster(folder / "postgres")
     async with open_field(folder, {"fsync": "off"}, ZEPHYR_BRIDGE_HOLD_BACK_S="0") as field:
         await field.bridge.stop()
         await field.postgres.stop()
@@ -99,7 +101,10 @@ async def timeline_of(connection: AsyncConnection) -> int:
     return int(row[0])
 
 
-async def test_a_promoted_server_that_has_all_of_it_is_continued(tmp_path: Path) -> None:
+async def test_a_promoted_server_that_has_all_of_it_is_continued(
+    tmp_path: Path, copy_cluster: CopyCluster
+) -> None:
+    copy_cluster(tmp_path / "postgres")
     async with open_field(tmp_path, {"fsync": "off"}, ZEPHYR_BRIDGE_HOLD_BACK_S="0") as field:
         async with field.writing(SEED):
             await field.more(50)
@@ -121,8 +126,10 @@ async def test_a_promoted_server_that_has_all_of_it_is_continued(tmp_path: Path)
         assert (await field.verdict()).holds
 
 
-async def test_a_promoted_copy_that_lacks_the_streams_end_is_refused(tmp_path: Path) -> None:
-    async with older_copy(tmp_path) as field:
+async def test_a_promoted_copy_that_lacks_the_streams_end_is_refused(
+    tmp_path: Path, copy_cluster: CopyCluster
+) -> None:
+    async with older_copy(tmp_path, copy_cluster) as field:
         async with field.client() as client:
             marked = await marked_lsn(client)
         await put_back(field, with_slots=True, start=False)
@@ -141,8 +148,8 @@ async def test_a_promoted_copy_that_lacks_the_streams_end_is_refused(tmp_path: P
             assert await last_sequence(client) == before
 
 
-async def test_an_older_copy_is_refused(tmp_path: Path) -> None:
-    async with older_copy(tmp_path) as field, field.client() as client:
+async def test_an_older_copy_is_refused(tmp_path: Path, copy_cluster: CopyCluster) -> None:
+    async with older_copy(tmp_path, copy_cluster) as field, field.client() as client:
         before = await last_sequence(client)
         # A copy of the files has the slot as it was; a base backup has none.
         for with_slots in (True, False):
@@ -153,8 +160,10 @@ async def test_an_older_copy_is_refused(tmp_path: Path) -> None:
         assert await last_sequence(client) == before
 
 
-async def test_an_older_copy_that_went_on_past_the_stream_is_refused(tmp_path: Path) -> None:
-    async with older_copy(tmp_path) as field:
+async def test_an_older_copy_that_went_on_past_the_stream_is_refused(
+    tmp_path: Path, copy_cluster: CopyCluster
+) -> None:
+    async with older_copy(tmp_path, copy_cluster) as field:
         async with field.client() as client:
             marked = await marked_lsn(client)
         await put_back(field, with_slots=True)

@@ -17,6 +17,7 @@ import pytest
 from bridge.settings import BridgeSettings
 from tests.fixtures.bridge import running, settings_for
 from tests.fixtures.eventually import eventually
+from tests.fixtures.servers import CopyCluster
 from tests.fixtures.stream_reader import Reader
 from tests.integration.bridge_command import REACH, UNFIT, execute, refused
 from zephyr.migrations.runner import migrate
@@ -140,11 +141,13 @@ async def test_a_setting_that_is_malformed(bridge_settings: BridgeSettings) -> N
     await refused(2, "ZEPHYR_BRIDGE_HOLD_BACK_S", settings=bridge_settings, ZEPHYR_BRIDGE_HOLD_BACK_S="soon")
 
 
-async def test_wal_level_replica(nats_url: str, tmp_path: Path, slot_name: str) -> None:
+async def test_wal_level_replica(
+    nats_url: str, tmp_path: Path, slot_name: str, copy_cluster: CopyCluster
+) -> None:
     server = PostgresServer(tmp_path / "pg", {"wal_level": "replica", "fsync": "off", "max_wal_senders": "4"})
+    copy_cluster(server.data)
     await server.start()
     try:
-        await asyncio.to_thread(migrate, server.dsn)
         await refused(
             UNFIT,
             "wal_level is replica",
@@ -171,11 +174,13 @@ async def test_replica_identity_is_not_enough(bridge_settings: BridgeSettings) -
     await refused(UNFIT, "ALTER TABLE public.notes REPLICA IDENTITY FULL", settings=bridge_settings)
 
 
-async def test_no_slot_is_left(nats_url: str, tmp_path: Path, slot_name: str) -> None:
+async def test_no_slot_is_left(
+    nats_url: str, tmp_path: Path, slot_name: str, copy_cluster: CopyCluster
+) -> None:
     server = PostgresServer(tmp_path / "pg", {"fsync": "off", "max_replication_slots": "1"})
+    copy_cluster(server.data)
     await server.start()
     try:
-        await asyncio.to_thread(migrate, server.dsn)
         execute(server.dsn, "SELECT pg_create_logical_replication_slot('other', 'pgoutput')")
         await refused(
             UNFIT,
