@@ -5,7 +5,7 @@
     └── latency.py     from COMMIT to stored, at the steady rate that paced.py keeps
     snapshot.py    the first copy of a table; ceiling: copier.py, a COPY of the same table
     ceiling.py     runs a ceiling as a process
-    result.py      cases as the JSON that programs read
+    rounds.py      the case of several rounds; result.py cases as the JSON that programs read
     rig.py         Postgres, NATS and bridge of one case, on folders of their own
     database.py    a session with Postgres
     load.py        the changes that are written; stream.py what is stored; usage.py what it cost

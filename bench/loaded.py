@@ -7,29 +7,18 @@ The two take turns.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.ceiling import run_ceiling
 from bench.load import ROW_BYTES, UPDATES, load_changes
 from bench.result import Case
 from bench.rig import PUBLICATION, Rig, open_rig
+from bench.rounds import Round, case_of
 from bench.usage import Meter
 from protos.events.v1 import stream_format as fmt
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Round:
-    events: int
-    holds: bool
-    rows_per_s: float
-    reader_rows_per_s: float
-    cpu_seconds: dict[str, float]
-    peak_memory_bytes: dict[str, int]
 
 
 async def measure_loaded(folder: Path, rows: int, rows_per_transaction: int, rounds: int, say: Say) -> Case:
@@ -41,7 +30,7 @@ async def measure_loaded(folder: Path, rows: int, rows_per_transaction: int, rou
     async with open_rig(folder) as rig:
         say(f"loaded: writing {rows} changes, {rows_per_transaction} a transaction")
         end_lsn = await load_changes(rig.dsn, rows, rows_per_transaction)
-        done: list[_Round] = []
+        done: list[Round] = []
         for number in range(1, rounds + 1):
             reader = await _read(rig, rows)
             each = await _bridge(rig, rows, end_lsn, reader)
@@ -50,34 +39,18 @@ async def measure_loaded(folder: Path, rows: int, rows_per_transaction: int, rou
                 f"loaded: round {number}/{rounds}: {each.events} of {rows} events stored,"
                 f" {each.rows_per_s:,.0f} rows/s; reader {reader:,.0f} rows/s"
             )
-        return Case(
-            parameters={
-                "case": "loaded",
-                "rows": rows,
-                "rows_per_transaction": rows_per_transaction,
-                "row_bytes": ROW_BYTES,
-                "updates": UPDATES,
-                "events": [each.events for each in done],
-                "fenced": True,
-                **await rig.settings(),
-            },
-            value=statistics.median(each.rows_per_s for each in done),
-            unit="rows/s",
-            rounds=rounds,
-            holds=all(each.holds for each in done),
-            ceiling=statistics.median(each.reader_rows_per_s for each in done),
-            ratios=[each.rows_per_s / each.reader_rows_per_s for each in done],
-            cpu_seconds={
-                name: round(statistics.median(each.cpu_seconds[name] for each in done), 2)
-                for name in done[0].cpu_seconds
-            },
-            peak_memory_bytes={
-                name: max(each.peak_memory_bytes[name] for each in done) for name in done[0].peak_memory_bytes
-            },
-        )
+        parameters = {
+            "case": "loaded",
+            "rows": rows,
+            "rows_per_transaction": rows_per_transaction,
+            "row_bytes": ROW_BYTES,
+            "updates": UPDATES,
+            **await rig.settings(),
+        }
+        return case_of(parameters, done)
 
 
-async def _bridge(rig: Rig, rows: int, end_lsn: int, reader_rows_per_s: float) -> _Round:
+async def _bridge(rig: Rig, rows: int, end_lsn: int, reader_rows_per_s: float) -> Round:
     async with rig.round() as running:
         stream, what = running.stream, f"the bridge, with {rows} rows to store"
         before = await stream.last_sequence()
@@ -101,7 +74,7 @@ async def _bridge(rig: Rig, rows: int, end_lsn: int, reader_rows_per_s: float) -
             last = message.commit
             times = [times[0] if times else message.stored_at, message.stored_at]
         seconds = times[-1] - times[0] if times else 0.0
-        return _Round(
+        return Round(
             events=stored,
             holds=stored == rows and in_order,
             rows_per_s=rows / seconds if seconds else 0.0,

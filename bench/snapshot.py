@@ -7,30 +7,19 @@ and no slot, so that each begins a new history.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.ceiling import run_ceiling
 from bench.errors import BenchError
 from bench.load import ROW_BYTES, fill_notes
-from bench.result import Case, Result
+from bench.result import Result
 from bench.rig import Rig, open_rig
+from bench.rounds import Round, case_of
 from bench.usage import Meter, cpu_seconds
 
 TABLE = "public.notes"
-
-
-@dataclass(frozen=True, slots=True)
-class _Round:
-    events: int
-    entities: int
-    rows_per_s: float
-    reader_rows_per_s: float
-    cpu_seconds: dict[str, float]
-    peak_memory_bytes: dict[str, int]
 
 
 async def measure_snapshot(folder: Path, rows: int, rounds: int, say: Callable[[str], None]) -> Result:
@@ -42,7 +31,7 @@ async def measure_snapshot(folder: Path, rows: int, rounds: int, say: Callable[[
     async with open_rig(folder, first_run=False) as rig:
         say(f"snapshot: filling the table with {rows} rows")
         await fill_notes(rig.dsn, rows)
-        done: list[_Round] = []
+        done: list[Round] = []
         for number in range(1, rounds + 1):
             reader = rows / await run_ceiling("snapshot", rig.dsn, TABLE, str(rows))
             each = await _bridge(rig, rows, reader)
@@ -51,34 +40,11 @@ async def measure_snapshot(folder: Path, rows: int, rounds: int, say: Callable[[
                 f"snapshot: round {number}/{rounds}: {each.events} events of {rows} rows stored,"
                 f" {each.rows_per_s:,.0f} rows/s; COPY {reader:,.0f} rows/s"
             )
-        case = Case(
-            parameters={
-                "case": "snapshot",
-                "rows": rows,
-                "row_bytes": ROW_BYTES,
-                "events": [each.events for each in done],
-                "fenced": True,
-                **await rig.settings(),
-            },
-            value=statistics.median(each.rows_per_s for each in done),
-            unit="rows/s",
-            rounds=rounds,
-            # Each row once, and nothing else: as many events as rows, and each of another entity.
-            holds=all(each.events == each.entities == rows for each in done),
-            ceiling=statistics.median(each.reader_rows_per_s for each in done),
-            ratios=[each.rows_per_s / each.reader_rows_per_s for each in done],
-            cpu_seconds={
-                name: round(statistics.median(each.cpu_seconds[name] for each in done), 2)
-                for name in done[0].cpu_seconds
-            },
-            peak_memory_bytes={
-                name: max(each.peak_memory_bytes[name] for each in done) for name in done[0].peak_memory_bytes
-            },
-        )
-        return Result("snapshot", [case])
+        parameters = {"case": "snapshot", "rows": rows, "row_bytes": ROW_BYTES, **await rig.settings()}
+        return Result("snapshot", [case_of(parameters, done)])
 
 
-async def _bridge(rig: Rig, rows: int, reader_rows_per_s: float) -> _Round:
+async def _bridge(rig: Rig, rows: int, reader_rows_per_s: float) -> Round:
     async with rig.empty_round() as running:
         meter = Meter({"nats": running.nats.pid, "postgres": rig.postgres.pid})
         started = time.time()
@@ -92,9 +58,11 @@ async def _bridge(rig: Rig, rows: int, reader_rows_per_s: float) -> _Round:
             raise BenchError(
                 "the bridge copied nothing at its start", "see ZEPHYR_SNAPSHOT; and --data for its log"
             )
-        return _Round(
+        entities = await running.stream.entities() - 1
+        return Round(
             events=events,
-            entities=await running.stream.entities() - 1,
+            # Each row once, and nothing else: as many events as rows, and each of another entity.
+            holds=events == entities == rows,
             rows_per_s=rows / (await running.stream.last_event_at() - started),
             reader_rows_per_s=reader_rows_per_s,
             cpu_seconds=spent,

@@ -2,7 +2,8 @@
 
 An event's path, one file a station:
 
-    Postgres ── WAL of a slot ─▶ slot.py        the session that locks, reads and confirms (postgres.py)
+    Postgres ── WAL of a slot ─▶ slot.py        the session that locks, reads and confirms (postgres.py; timeline.py:
+                                   │             does a promoted server have what the stream has?)
                                    │ frames
                                  pump.py        reads and encodes, while earlier messages are on their way
                                    ├─▶ pgoutput.py   bytes → messages (change.py), no I/O

@@ -40,8 +40,8 @@ log = structlog.get_logger("bridge")
 _FETCH_ROWS = 50
 _CHUNK_BYTES = 8 * 1024 * 1024
 _TRIES = 20
-_SAY_EVERY_S = 10.0
-"""Who asked hears of it at least so often."""
+_LOOK_EVERY_S = 1.0
+"""While a backfill waits, to be gentle: so often who asked hears of it, and its mark is looked after."""
 
 
 class Backfiller:
@@ -67,6 +67,7 @@ class Backfiller:
         self._keep = keep
         self._requests: asyncio.Queue[BackfillMark] = asyncio.Queue(1)
         self._is_busy = False
+        self._marked_at = 0.0
 
     async def run(self) -> None:
         """Runs until it is cancelled.
@@ -79,7 +80,7 @@ class Backfiller:
             self._is_busy = True
             self._requests.put_nowait(unfinished)
         subject = fmt.backfill_subject(self._jetstream.stream)
-        await self._jetstream.connection.subscribe(subject, cb=self._take)
+        await self._jetstream.listen(subject, self._take)
         while True:
             mark = await self._requests.get()
             try:
@@ -146,7 +147,8 @@ class Backfiller:
                 if mark.max_rows_per_s and not mark.done:
                     due_at += (mark.rows - rows_before) / mark.max_rows_per_s
                 while (ahead_s := due_at - time.monotonic()) > 0:
-                    await asyncio.sleep(min(ahead_s, _SAY_EVERY_S))
+                    await asyncio.sleep(min(ahead_s, _LOOK_EVERY_S))
+                    await self._renew_if_due(connection, mark)
                     await self._say(mark.reply, table=mark.table, rows=mark.rows, expected=expected)
             log.info("a backfill is over", table=mark.table, rows=mark.rows)
         except psycopg.Error as exc:
@@ -177,8 +179,25 @@ class Backfiller:
             await _emit(connection, f"{window_id}:high")
             if await outcome >= 0:
                 mark.CopyFrom(after)
+                self._marked_at = time.monotonic()
                 return
         raise SourceUnfit(f"a chunk of {table.mapping.name} changed {_TRIES} times while it was read")
+
+    async def _renew_if_due(self, connection: AsyncConnection[Any], mark: BackfillMark) -> None:
+        """Writes the mark again before a limit of the stream evicts it, with which the backfill would go."""
+        info = await self._jetstream.api(f"STREAM.INFO.{self._jetstream.stream}")
+        config, state = info["config"], info["state"]
+        if config["max_age"] <= 0 and config["max_msgs"] <= 0 and config["max_bytes"] <= 0:
+            return
+        last = await self._jetstream.last(fmt.BACKFILL_SUBJECT)
+        first = int(state["first_seq"])
+        is_old = last is None or (last.sequence - first) * 2 < int(state["last_seq"]) - first
+        max_age_s = config["max_age"] / 1e9
+        if is_old or (max_age_s > 0 and time.monotonic() - self._marked_at >= max_age_s / 4):
+            self.window.leave(Outgoing(fmt.BACKFILL_SUBJECT, "", mark.SerializeToString()))
+            # What the window leaves is stored after a commit, and an idle source has none.
+            await _emit(connection, "renewal")
+            self._marked_at = time.monotonic()
 
     async def _read(
         self, connection: AsyncConnection[Any], table: FittedTable, mark: BackfillMark

@@ -17,6 +17,7 @@ import nats
 import nats.errors
 import orjson
 from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
 
 from bridge.errors import BridgeError, Unreachable
 from bridge.outgoing import Outgoing, headers_of
@@ -120,9 +121,24 @@ class JetStream:
         """The last message of a subject."""
         return await self.get({"last_by_subj": subject})
 
+    async def at(self, sequence: int) -> StoredMessage | None:
+        """The message of a sequence; None when it is not there any more."""
+        return await self.get({"seq": sequence})
+
     async def next(self, subject: str, sequence: int) -> StoredMessage | None:
         """The first message of a subject (wildcards allowed) at or after a sequence."""
         return await self.get({"seq": sequence, "next_by_subj": subject})
+
+    async def listen(self, subject: str, take: Callable[[Msg], Awaitable[None]]) -> None:
+        """Subscribes, for as long as the connection lives.
+
+        Raises:
+            Unreachable: the connection is gone.
+        """
+        try:
+            await self.connection.subscribe(subject, cb=take)
+        except (nats.errors.Error, OSError) as exc:
+            raise Unreachable(f"NATS went away: {exc or type(exc).__name__}") from exc
 
     async def _request(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> bytes:
         try:

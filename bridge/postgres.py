@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import psycopg
 
 from bridge.errors import SettingInvalid, SourceUnfit, Unreachable
 
+# libpq looks at these values only when it connects, and calls that a connection that failed.
+_WRONG_OPTION = re.compile(
+    r'invalid integer value "[^"]*" for connection option "(?P<integer>\w+)"'
+    r'|invalid (?P<choice>\w+) (?:value|number): "'
+    r"|could not match \d+ (?P<count>port) numbers"
+    r"|failed to resolve host .*Servname not supported"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who the server says it is. ``wal_lsn`` is where its WAL was flushed to."""
+    """Who the server says it is. ``wal_lsn`` is where its WAL was flushed to.
+
+    ``history``: where each timeline before its own was left (timeline.py); None when it cannot be known.
+    """
 
     system_id: str
     timeline: int
     wal_lsn: int
     database: str
+    history: Mapping[int, int] | None = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +43,17 @@ class SlotState:
 
 def translate(exc: psycopg.Error) -> Unreachable | SourceUnfit | SettingInvalid:
     """A psycopg error as ours: ``SourceUnfit`` when trying again cannot help."""
-    if isinstance(exc, psycopg.ProgrammingError):
-        # libpq's own words may quote the DSN, and with it a password: they are left out.
-        return SettingInvalid(
-            "ZEPHYR_POSTGRES_DSN is malformed", "write postgresql://user@host:port/database"
-        )
     line = one_line(exc)
+    wrong = _WRONG_OPTION.search(line)
+    if wrong is not None or isinstance(exc, psycopg.ProgrammingError):
+        # libpq's own words may quote the DSN, and with it a password: they are left out. So may the
+        # value of a port: a slash in a password makes the text before it one.
+        where = (
+            f" in its {wrong[wrong.lastgroup] if wrong.lastgroup else 'port'}" if wrong is not None else ""
+        )
+        return SettingInvalid(
+            f"ZEPHYR_POSTGRES_DSN is malformed{where}", "write postgresql://user@host:port/database"
+        )
     if (
         "authentication" in line
         or "does not exist" in line

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import psycopg
 from psycopg import AsyncConnection, sql
 
+from bridge.catalog import Catalog
 from bridge.errors import EpochLost, SourceUnfit, Unreachable
 
 _PUBLISHED = """
@@ -29,8 +30,9 @@ SELECT current_setting('server_version_num')::int >= 180000 AND EXISTS (
     SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname || '.' || c.relname = ANY (%(tables)s) AND a.attgenerated = 's' AND NOT a.attisdropped)
 """
+_GENERATED_SINCE = 180_000
 _VIA_ROOT = "publish_via_partition_root = true"
-_WITH_GENERATED = "publish_generated_columns = stored"
+WITH_GENERATED = "publish_generated_columns = stored"
 
 
 async def ensure_publication(
@@ -62,7 +64,7 @@ async def ensure_publication(
                 )
             await connection.execute(
                 sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH ({})").format(
-                    name, listed, sql.SQL(f"{_VIA_ROOT}, {_WITH_GENERATED}" if generated else _VIA_ROOT)
+                    name, listed, sql.SQL(_options(generated))
                 )
             )
             return
@@ -75,7 +77,7 @@ async def ensure_publication(
             )
         if generated and not with_generated:
             await connection.execute(
-                sql.SQL("ALTER PUBLICATION {} SET ({})").format(name, sql.SQL(_WITH_GENERATED))
+                sql.SQL("ALTER PUBLICATION {} SET ({})").format(name, sql.SQL(WITH_GENERATED))
             )
         cursor = await connection.execute(_PUBLISHED, {"publication": publication})
         published = {str(row[0]) for row in await cursor.fetchall()}
@@ -84,8 +86,7 @@ async def ensure_publication(
     except psycopg.errors.InsufficientPrivilege as exc:
         raise SourceUnfit(
             f"the role may not change the publication {publication!r}: {exc}",
-            f"as an owner of the tables run: CREATE PUBLICATION {publication} FOR TABLE {', '.join(wanted)}"
-            f" WITH ({_VIA_ROOT}{f', {_WITH_GENERATED}' if generated else ''})",
+            f"as an owner of the tables run: {creation_of(publication, wanted, generated=generated)}",
         ) from exc
     except psycopg.OperationalError as exc:
         raise Unreachable(f"Postgres went away: {' '.join(str(exc).split())}") from exc
@@ -94,3 +95,19 @@ async def ensure_publication(
             f"the publication {publication!r} cannot be made: {' '.join(str(exc).split())}",
             "see the server's log",
         ) from exc
+
+
+def creation_of(publication: str, tables: Iterable[str], *, generated: bool) -> str:
+    """The statement that makes the publication, for a person to run; ``generated``: as ``has_generated``."""
+    return f"CREATE PUBLICATION {publication} FOR TABLE {', '.join(tables)} WITH ({_options(generated)})"
+
+
+def has_generated(catalog: Catalog) -> bool:
+    """Whether the tables have generated columns that can be published, and so have to be."""
+    return catalog.server_version >= _GENERATED_SINCE and any(
+        column.generated == "s" for table in catalog.tables.values() for column in table.columns.values()
+    )
+
+
+def _options(generated: bool) -> str:
+    return f"{_VIA_ROOT}, {WITH_GENERATED}" if generated else _VIA_ROOT

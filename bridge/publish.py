@@ -26,6 +26,7 @@ from bridge.mark_schedule import MarkSchedule
 from bridge.outgoing import Outgoing, head_of, stored_bytes
 from bridge.postgres import Source
 from bridge.stream import StreamState
+from bridge.timeline import check_source
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import OwnerMark, PositionMark
 
@@ -36,7 +37,6 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 _UNIT_MESSAGES = 2000
 _UNIT_BYTES = 2 * 1024 * 1024
-_EVENTS = f"{fmt.ROOT}.{fmt.SHARD}.>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +108,33 @@ class Publisher:
         return mark
 
     async def read_tail(self) -> Tail:
-        """The checkpoint: the last position mark, then forward to the stream's end.
+        """The checkpoint: the last change in the stream, or where the last position mark says so, that.
+
+        Call it after ``begin_term``: nobody else stores a change any more.
 
         Raises:
             StreamUnfit, EpochLost: as ``read_mark``.
         """
         mark = await self.read_mark()
         position = Position(mark.commit_lsn, mark.index, mark.complete) if mark.commit_lsn else None
-        sequence = self._position_sequence + 1
-        while (message := await self._jetstream.next(_EVENTS, sequence)) is not None:
-            sequence = message.sequence + 1
-            place = message.headers.get(fmt.COMMIT)
-            if place is not None:
-                commit = fmt.parse_commit(place)
-                position = Position(commit.lsn, commit.index, commit.count > 0)
+        # A term marks from where it reads before it stores a change: until then there is none, and
+        # after the mark stand the rows of a copy, a million perhaps.
+        last = await self._last_change() if mark.wal_lsn else None
+        if last is not None:
+            position = Position(last.lsn, last.index, last.count > 0)
+        if position is not None:
+            # The mark may be older than what was stored last, and a switch of timelines lie between.
+            check_source(self._source, mark, position.lsn)
         return Tail(position, mark)
+
+    async def _last_change(self) -> fmt.CommitPlace | None:
+        """The place of the last change after the position mark, from the end backwards: what stands
+        behind it are marks, what a backfill read, and events of others, none of which has a place."""
+        for sequence in range(self.last_sequence, self.last_sequence - self.messages_since_mark, -1):
+            message = await self._jetstream.at(sequence)
+            if message is not None and (place := message.headers.get(fmt.COMMIT)) is not None:
+                return fmt.parse_commit(place)
+        return None
 
     async def publish(self, messages: Sequence[Outgoing], mark: PositionMark | None = None) -> int:
         """Stores events in order, as one unit, and after them a position mark that covers them.
@@ -246,18 +258,7 @@ class Publisher:
     def _check_source(self, mark: PositionMark) -> None:
         if mark.epoch != self._state.epoch:
             raise _other_epoch(mark.epoch, self._state.epoch)
-        source = self._source
-        if mark.system_id != source.system_id:
-            raise EpochLost(
-                f"the stream was written from Postgres {mark.system_id}, this is {source.system_id}",
-                "point ZEPHYR_POSTGRES_DSN at the former, or run: zephyr bridge new-epoch",
-            )
-        if source.timeline < mark.timeline or source.wal_lsn < max(mark.wal_lsn, mark.commit_lsn):
-            raise EpochLost(
-                f"Postgres went backwards: it is at {source.wal_lsn:X} on timeline {source.timeline}, the stream"
-                f" at {max(mark.wal_lsn, mark.commit_lsn):X} on timeline {mark.timeline} (restored from a backup?)",
-                "run: zephyr bridge new-epoch",
-            )
+        check_source(self._source, mark)
 
 
 def _read_mark(message: StoredMessage, mark: MarkT) -> MarkT:

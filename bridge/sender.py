@@ -18,7 +18,7 @@ from bridge.publish import Publisher
 from protos.events.v1.rejected_pb2 import DeadLetter
 
 _MARK_EVERY_MESSAGES = 1000
-"""A tail of at most so many messages, and a unit, is read back when a term begins."""
+"""What is confirmed stays behind what is stored by at most so many messages, and a unit."""
 
 
 class Sender:

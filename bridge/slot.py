@@ -18,6 +18,7 @@ from psycopg import AsyncConnection, pq
 from bridge.errors import EpochLost, SlotBusy, SourceUnfit, Unreachable
 from bridge.pgoutput import standby_status
 from bridge.postgres import SlotState, Source, mend_of, one_line, parse_lsn, translate
+from bridge.timeline import parse_history
 
 _READ_BATCH = 512
 """Frames handed over at once, at most: what bounds the memory between reads."""
@@ -58,7 +59,9 @@ class ReplicationConnection:
     async def identify(self) -> Source:
         """IDENTIFY_SYSTEM."""
         row = (await self._rows("IDENTIFY_SYSTEM"))[0]
-        return Source(str(row[0]), int(str(row[1])), parse_lsn(str(row[2])), str(row[3]))
+        timeline = int(str(row[1]))
+        history = await self._history(timeline) if timeline > 1 else {}
+        return Source(str(row[0]), timeline, parse_lsn(str(row[2])), str(row[3]), history)
 
     async def sender_timeout_s(self) -> float:
         """The server's ``wal_sender_timeout`` in seconds; 0 when it is off."""
@@ -283,6 +286,18 @@ class ReplicationConnection:
             await _once(loop.add_reader, loop.remove_reader, self._pgconn.socket)
         except psycopg.Error as exc:
             raise Unreachable(f"Postgres went away: {one_line(exc)}") from exc
+
+    async def _history(self, timeline: int) -> dict[int, int] | None:
+        """TIMELINE_HISTORY: where each timeline before this one was left; None when the server lost the file."""
+        try:
+            cursor = await self._connection.execute(f"TIMELINE_HISTORY {timeline}".encode())
+        except psycopg.errors.UndefinedFile:
+            return None
+        except psycopg.Error as exc:
+            raise translate(exc) from exc
+        # The file as it is, though the server calls the column bytea.
+        content = cursor.pgresult.get_value(0, 1) if cursor.pgresult is not None else None
+        return parse_history(content or b"")
 
 
 async def open_replication(dsn: str) -> ReplicationConnection:

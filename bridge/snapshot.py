@@ -240,9 +240,11 @@ class Snapshot:
     async def _throttle(self, rows: int) -> None:
         limit = self._settings.snapshot_max_rows_per_s
         if limit:
-            ahead_s = rows / limit - (time.monotonic() - self._began_at)
-            if ahead_s > 0:
-                await asyncio.sleep(ahead_s)
+            due_at = self._began_at + rows / limit
+            while (ahead_s := due_at - time.monotonic()) > 0:
+                # The marks must not age meanwhile.
+                await asyncio.sleep(min(ahead_s, self._settings.mark_interval_s))
+                await self._renew_if_due(0, 0)
 
     async def _store(self, messages: list[Outgoing]) -> None:
         await self._renew_if_due(len(messages), sum(len(each.payload) for each in messages))

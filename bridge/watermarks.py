@@ -89,7 +89,7 @@ class Window:
             self._is_spoiled |= len(self._changed) > _KEYS_KEPT
 
     def leave(self, mark: Outgoing) -> None:
-        """The chunk is given up: ``mark`` is stored after the next commit, and says so."""
+        """No chunk is open any more, or one is given up: ``mark`` is stored after the next commit."""
         self._id = ""
         self._is_open = self._is_closing = False
         self._chunk = self._outcome = None

@@ -20,6 +20,7 @@ from tests.fixtures.read_kit import own_postgres, own_valkey, read_kit
 from tests.fixtures.realtime_server import server_process
 from tests.fixtures.repo import repo
 from tests.fixtures.servers import (
+    copy_cluster,
     nats_server,
     nats_url,
     postgres_server,
@@ -35,6 +36,7 @@ __all__ = [
     "bridge_process",
     "bridge_settings",
     "cache_kit",
+    "copy_cluster",
     "format_kit",
     "migrated_dsn",
     "migrated_template",

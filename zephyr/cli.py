@@ -9,64 +9,67 @@ an event · 130 interrupted.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version as package_version
 from typing import Annotated
 
 import typer
 
-from zephyr.commands import accelerator, bench, bridge, verify
-from zephyr.commands.demo import demo
-from zephyr.commands.doctor import doctor
-from zephyr.commands.down import down
-from zephyr.commands.health import health
-from zephyr.commands.migrate import migrate
-from zephyr.commands.serve import serve
-from zephyr.commands.tail import tail
-from zephyr.commands.up import up
 from zephyr.console import EXIT_BROKEN_PIPE, exit_code_of, leave_broken_pipe, output, show_error
 
-app = typer.Typer(
-    name="zephyr",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 fine, 1 does not hold, 2 usage or setting, 3 a server is away, 4 a server is not set up,"
-    " 5 slot held by another, 6 epoch lost, 7 a row cannot become an event, 130 interrupted.",
+# In the order of the help; each is a module of ``zephyr.commands`` with an ``app``, or a function of that name.
+COMMANDS = (
+    *("up", "down", "serve", "bridge", "migrate", "tail", "demo", "verify", "health", "bench", "doctor"),
+    "accelerator",
 )
 
 
-@app.callback()
-def zephyr(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    """What was committed in Postgres, typed and in order, on gRPC streams."""
-    if version:
+def command_line(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line, with the command alone that the words name; with all of them, if they name none.
+
+    A process is there for one command: what only others import would make it start twice as slowly.
+    """
+    app = typer.Typer(
+        name="zephyr",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Exit codes: 0 fine, 1 does not hold, 2 usage or setting, 3 a server is away, 4 a server is not set up,"
+        " 5 slot held by another, 6 epoch lost, 7 a row cannot become an event, 130 interrupted.",
+    )
+    app.callback()(zephyr)
+    named = next((word for word in words if not word.startswith("-")), "")
+    for name in [named] if named in COMMANDS else COMMANDS:
+        module = import_module(f"zephyr.commands.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command()(getattr(module, name))
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
         output.print(f"zephyr {package_version('zephyr-realtime')}")
         raise typer.Exit
 
 
-app.command()(up)
-app.command()(down)
-app.command()(serve)
-app.add_typer(bridge.app, name="bridge")
-app.command()(migrate)
-app.command()(tail)
-app.command()(demo)
-app.add_typer(verify.app, name="verify")
-app.command()(health)
-app.add_typer(bench.app, name="bench")
-app.command()(doctor)
-app.add_typer(accelerator.app, name="accelerator")
+def zephyr(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """What was committed in Postgres, typed and in order, on gRPC streams."""
 
 
 def main() -> None:
     """Runs the command line and exits."""
     try:
-        code = app(standalone_mode=False)
+        code = command_line(sys.argv[1:])(standalone_mode=False)
     except BaseException as exc:
         if isinstance(exc, SystemExit):
             raise

@@ -14,6 +14,7 @@ from bridge.doctor.finding import Finding, broken, ok
 from bridge.doctor.source import SourceFacts
 from bridge.postgres import Source, parse_lsn
 from bridge.settings import BridgeSettings
+from bridge.timeline import lost_by
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
 
@@ -78,14 +79,10 @@ def _against_mark(
             f"point ZEPHYR_POSTGRES_DSN at the former, or {_NEW_EPOCH}",
         )
         return
-    stored = max(mark.wal_lsn, mark.commit_lsn)
-    if source is not None and (source.timeline < mark.timeline or source.wal_lsn < stored):
+    lost = lost_by(source, mark.timeline, mark.wal_lsn, mark.commit_lsn) if source is not None else ""
+    if lost:
         yield broken(
-            _CHECK,
-            f"Postgres went backwards: it is at {_lsn(source.wal_lsn)} on timeline {source.timeline},"
-            f" the stream at {_lsn(stored)} on timeline {mark.timeline}",
-            "it was restored from a backup or failed over, and the stream has changes that it lost",
-            _NEW_EPOCH,
+            _CHECK, lost, "the stream has changes that the server lost, or may have lost", _NEW_EPOCH
         )
     if not mark.wal_lsn:
         return

@@ -48,7 +48,9 @@ async def examine(
     tried: Probe | None = None
     if broker is not None:
         url = app_url if app_url is not None else anonymous(settings.nats_url)
-        tried = await probe(url, settings.publish_timeout_s, is_anonymous=app_url is None)
+        tried = await probe(
+            url, settings.publish_timeout_s, is_anonymous=app_url is None, stream=settings.stream
+        )
     source = await _identity(settings, facts, findings) if facts is not None else None
     findings += _checks(settings, mapping, facts, broker, tried, source)
     return findings
@@ -72,7 +74,7 @@ def _checks(
             clocks["Postgres"] = facts.clock
     if broker is not None:
         yield from check_broker(broker, settings)
-        yield from check_publishers(broker, tried)
+        yield from check_publishers(broker, tried, settings.stream)
         if broker.clock is not None:
             clocks["NATS"] = broker.clock
     if facts is not None and broker is not None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bridge.catalog import Catalog
+from bridge.catalog import Catalog, LiveTable
 from bridge.doctor.finding import Finding, broken, note, ok, unsafe
 from bridge.doctor.source import PublicationFacts, SourceFacts
 from bridge.fit import mismatches
 from bridge.mapping import Mapping
+from bridge.publication import WITH_GENERATED, creation_of, has_generated
 from bridge.settings import BridgeSettings
 
 _NEW_EPOCH = "zephyr bridge new-epoch"
@@ -71,7 +72,7 @@ def _missing(facts: SourceFacts, wanted: list[str], settings: BridgeSettings) ->
             "postgres.publication",
             f"there is no publication {name!r}, and the role {facts.role} {' and '.join(lacks)}",
             "the bridge cannot make it",
-            f"as an owner of the tables run: {_create(name, wanted)}",
+            f"as an owner of the tables run: {_create(name, wanted, facts)}",
         )
     else:
         yield ok("postgres.publication", f"there is no publication {name!r} yet; the bridge makes it")
@@ -92,6 +93,14 @@ def _contents(
             "changes are lost or come under another table's name, and the bridge does not start so",
             f"run: ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate',"
             " publish_via_partition_root = true)",
+        )
+    tables = facts.catalog.tables.values() if has_generated(facts.catalog) else ()
+    if refused := [table.name for table in tables if _leaves_out_generated(table)]:
+        yield broken(
+            "postgres.publication",
+            f"the publication {name!r} leaves out the generated columns of {', '.join(sorted(refused))}",
+            "with REPLICA IDENTITY FULL Postgres refuses each update and delete of the table",
+            f"run: ALTER PUBLICATION {name} SET ({WITH_GENERATED})",
         )
     missing = sorted(set(wanted) - set(publication.tables))
     set_tables = f"ALTER PUBLICATION {name} SET TABLE {', '.join(wanted)}"
@@ -114,7 +123,7 @@ def _contents(
             "Postgres decodes and sends their changes, and the bridge drops them"
             if all_tables
             else "the bridge takes them out at its next start",
-            f"leave it, or map them; a publication of the mapped tables alone costs less: {_create(name, wanted)}"
+            f"leave it, or map them; a publication of the mapped tables alone costs less: {_create(name, wanted, facts)}"
             if all_tables
             else f"map them, or run: {set_tables}",
         )
@@ -150,5 +159,13 @@ def _without_own_checks(catalog: Catalog) -> Catalog:
     return replace(catalog, wal_level="logical", tables=tables, publication=publication)
 
 
-def _create(name: str, tables: list[str]) -> str:
-    return f"CREATE PUBLICATION {name} FOR TABLE {', '.join(tables)} WITH (publish_via_partition_root = true)"
+def _leaves_out_generated(table: LiveTable) -> bool:
+    if table.published is None or table.replica_identity != "f":
+        return False
+    left_out = [column for name, column in table.columns.items() if name not in table.published]
+    # Others that are left out as well are a list of columns, which the mapping's check names.
+    return bool(left_out) and all(column.generated == "s" for column in left_out)
+
+
+def _create(name: str, tables: list[str], facts: SourceFacts) -> str:
+    return creation_of(name, tables, generated=has_generated(facts.catalog))

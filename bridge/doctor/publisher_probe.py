@@ -1,8 +1,9 @@
-"""May anybody but the bridge publish rows and marks?
+"""May anybody but the bridge publish rows, marks and dead letters, or ask the bridge for something?
 
 An application's connection tries to. Each try bears two conditions that no stream meets, a
 last sequence that cannot be and a stream that is not there: where it may publish, JetStream
 refuses the message, and where it may not, the broker does. Nothing is stored in either case.
+An empty request moves a bridge that hears it to nothing but an answer.
 Source: the NATS documentation, "JetStream headers" (Nats-Expected-Last-Sequence, -Stream).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,14 +24,19 @@ from bridge.doctor.broker import BrokerFacts, User, ask_user
 from bridge.doctor.connection import connected
 from bridge.doctor.finding import Finding, note, ok, unsafe
 from bridge.errors import Unreachable
+from bridge.status import status_subject
 from protos.events.v1 import stream_format as fmt
 
 ROW_SUBJECT = str(fmt.Subject(fmt.NONE, "doctor", fmt.NONE))
-SUBJECTS = (ROW_SUBJECT, fmt.OWNER_SUBJECT, fmt.POSITION_SUBJECT)
+DEAD_LETTER_SUBJECT = f"{fmt.DEAD_LETTERS}.{fmt.SHARD}.doctor.none.0-0.1"
 _TIMEOUT_S = 2
 _IMPOSSIBLE_SEQUENCE = str(2**63)
-_DENY = f'deny: ["{fmt.ROOT}.*.*.*.*.row", "{fmt.ROOT}.{fmt.MARKS}.>"]'
-_WHY = "whoever can publish there can forge rows for every client, or evict the bridge's marks"
+_DENIED = (f"{fmt.ROOT}.*.*.*.*.row", f"{fmt.ROOT}.{fmt.MARKS}.>", f"{fmt.DEAD_LETTERS}.>", "zephyr_bridge.>")
+_DENY = f"deny: [{', '.join(map(json.dumps, _DENIED))}]"
+_WHY = (
+    "whoever can publish there can forge rows for every client, evict the bridge's marks,"
+    " or have the bridge's role read by a condition of its own"
+)
 
 
 class Answer(enum.Enum):
@@ -52,7 +59,19 @@ class Probe:
     answers: tuple[tuple[str, Answer], ...] = ()
 
 
-async def probe(url: str, timeout_s: float, is_anonymous: bool) -> Probe:
+def subjects_of(stream: str) -> dict[str, str]:
+    """What is tried, each with what it would forge."""
+    return {
+        ROW_SUBJECT: "rows",
+        fmt.OWNER_SUBJECT: "marks",
+        fmt.POSITION_SUBJECT: "marks",
+        DEAD_LETTER_SUBJECT: "dead letters",
+        fmt.backfill_subject(stream): "requests to the bridge",
+        status_subject(stream): "requests to the bridge",
+    }
+
+
+async def probe(url: str, timeout_s: float, is_anonymous: bool, stream: str) -> Probe:
     """Connects as an application would, and tries to publish."""
     violations: list[str] = []
     heard = asyncio.Event()
@@ -64,7 +83,7 @@ async def probe(url: str, timeout_s: float, is_anonymous: bool) -> Probe:
     try:
         async with connected(url, timeout_s, hear) as connection:
             answers = []
-            for subject in SUBJECTS:
+            for subject in subjects_of(stream):
                 heard.clear()
                 violations.clear()
                 answer = await _try(connection, subject, violations, heard)
@@ -84,7 +103,7 @@ def anonymous(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def check_publishers(facts: BrokerFacts, tried: Probe | None) -> Iterator[Finding]:
+def check_publishers(facts: BrokerFacts, tried: Probe | None, stream: str) -> Iterator[Finding]:
     """What the tries of an application tell."""
     check = "nats.publishers"
     if tried is None:
@@ -107,10 +126,10 @@ def check_publishers(facts: BrokerFacts, tried: Probe | None) -> Iterator[Findin
                 "correct --app-nats-url or ZEPHYR_DOCTOR_NATS_URL",
             )
         return
-    yield _judge(check, who, facts, tried)
+    yield _judge(check, who, facts, tried, stream)
 
 
-def _judge(check: str, who: str, facts: BrokerFacts, tried: Probe) -> Finding:
+def _judge(check: str, who: str, facts: BrokerFacts, tried: Probe, stream: str) -> Finding:
     elsewhere = tried.user is not None and facts.user is not None and tried.user.account != facts.user.account
     allowed = [
         subject
@@ -119,13 +138,16 @@ def _judge(check: str, who: str, facts: BrokerFacts, tried: Probe) -> Finding:
     ]
     silent = [subject for subject, answer in tried.answers if answer is Answer.SILENCE]
     if allowed:
-        rows = ["rows"] if ROW_SUBJECT in allowed else []
-        what = " and ".join(rows + (["marks"] if len(allowed) > len(rows) else []))
-        found = f"{who} may publish {what}"
+        what = list(dict.fromkeys(subjects_of(stream)[subject] for subject in allowed))
+        found = f"{who} may publish {', '.join(what[:-1]) + ' and ' if what[1:] else ''}{what[-1]}"
         mend = (
             "in the broker's configuration give the bridge a user of its own, and every other user"
             f" permissions {{ publish {{ {_DENY} }} }}"
         )
+        if allowed == [status_subject(stream)]:
+            return note(
+                check, f"{who} may ask the bridge for its status", "it names hosts and processes", mend
+            )
         if tried.is_anonymous and facts.listens_on_loopback:
             return note(check, f"{found}; the broker listens on this machine alone", _WHY, mend)
         return unsafe(check, found, _WHY, mend)
@@ -138,7 +160,7 @@ def _judge(check: str, who: str, facts: BrokerFacts, tried: Probe) -> Finding:
         )
     if elsewhere:
         return ok(check, f"{who} is in another account and does not reach the stream")
-    return ok(check, f"{who} may publish neither rows nor marks")
+    return ok(check, f"{who} may publish neither rows nor marks nor requests")
 
 
 async def _try(connection: NatsClient, subject: str, violations: list[str], heard: asyncio.Event) -> Answer:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.test_verified import LONG, SEED
+from tests.fixtures.servers import CopyCluster
 from zephyr.verify.field import Field, open_field
 from zephyr.verify.proxy import Mode
 from zephyr.verify.wait import until
@@ -44,7 +45,10 @@ async def insert(field: Field, rows: int, end: str = "COMMIT", texts: int = TEXT
         )
 
 
-async def test_a_large_transaction_and_a_long_cut_leave_memory_bounded(tmp_path: Path) -> None:
+async def test_a_large_transaction_and_a_long_cut_leave_memory_bounded(
+    tmp_path: Path, copy_cluster: CopyCluster
+) -> None:
+    copy_cluster(tmp_path / "postgres")
     async with open_field(tmp_path, {"fsync": "off"}) as field:
         await insert(field, WARM_UP)
         await field.caught_up(SECONDS)

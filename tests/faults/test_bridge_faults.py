@@ -20,7 +20,6 @@ from tests.fixtures.bridge import RunningBridge, running, settings_for
 from tests.fixtures.bridge_process import BridgeProcess, environment_for
 from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import OWNER, Reader, open_reader
-from zephyr.migrations.runner import migrate
 from zephyr.stack.nats import NatsServer
 from zephyr.stack.postgres import PostgresServer
 
@@ -109,7 +108,6 @@ async def test_nats_killed_stopped_and_frozen(
 async def test_postgres_stopped_at_once_and_killed(
     spare_postgres: PostgresServer, nats_server: NatsServer, slot_name: str
 ) -> None:
-    await asyncio.to_thread(migrate, spare_postgres.dsn)
     chance = random.Random(SEED)
     writer = Writer(spare_postgres.dsn, SEED)
     async with running(settings_for(spare_postgres.dsn, nats_server.url, slot_name)) as bridge:
@@ -135,7 +133,6 @@ async def test_postgres_stopped_at_once_and_killed(
 async def test_both_servers_and_the_bridge_at_once(
     spare_postgres: PostgresServer, nats_server: NatsServer, slot_name: str, tmp_path: Path
 ) -> None:
-    await asyncio.to_thread(migrate, spare_postgres.dsn)
     writer = Writer(spare_postgres.dsn, SEED)
     settings = settings_for(spare_postgres.dsn, nats_server.url, slot_name)
     process = BridgeProcess(tmp_path, environment_for(settings))

@@ -13,10 +13,12 @@ import psycopg
 import pytest
 
 from bridge.errors import EventTooLarge
+from bridge.settings import BridgeSettings
 from tests.faults.oracle import Writer, change_of
 from tests.fixtures.bridge import RunningBridge, running, settings_for
 from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import OWNER, POSITION, Reader, Stored, open_reader
+from tests.integration.bridge_command import execute
 from zephyr.stack.nats import NatsServer
 
 SEED = 11
@@ -157,3 +159,15 @@ async def test_terms_that_end_at_once_do_not_evict_the_marks(
             return [message.event.user.email for message in await stream_reader.events()] == ["a"]
 
         await eventually(has_it)
+
+
+async def test_a_copy_that_waits_keeps_its_marks(bridge_settings: BridgeSettings) -> None:
+    """The rate allows the next rows only after the stream's ``max_age``."""
+    execute(
+        bridge_settings.postgres_dsn,
+        "WITH made AS (INSERT INTO workspaces (slug, name) VALUES ('w', 'w') RETURNING id)"
+        " INSERT INTO notes (workspace_id, title) SELECT id, g::text FROM made, generate_series(1, 12) g",
+    )
+    limits = {"stream_max_age_s": 2, "snapshot_max_rows_per_s": 3}
+    async with running(bridge_settings.model_copy(update=limits)) as bridge:
+        assert bridge.terms[0].term == 1

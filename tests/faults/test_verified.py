@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.servers import CopyCluster
 from zephyr.verify.bridge import BridgeEnded
 from zephyr.verify.field import Field, open_field
 from zephyr.verify.run import FAULTS
@@ -36,22 +37,30 @@ TIMES = {
 @pytest.mark.skipif(not LONG, reason="the long form")
 @pytest.mark.parametrize("name", TIMES)
 @pytest.mark.timeout(3600)
-async def test_nothing_is_lost_or_repeated(name: str, tmp_path: Path) -> None:
+async def test_nothing_is_lost_or_repeated(name: str, tmp_path: Path, copy_cluster: CopyCluster) -> None:
+    copy_cluster(tmp_path / "postgres")
     await happen([name] * TIMES[name], tmp_path)
 
 
 @pytest.mark.skipif(LONG, reason="the short form")
 @pytest.mark.timeout(150)
-async def test_each_fault_after_the_other(tmp_path: Path) -> None:
+async def test_each_fault_after_the_other(tmp_path: Path, copy_cluster: CopyCluster) -> None:
+    copy_cluster(tmp_path / "postgres")
     await happen([*TIMES, "bridge_killed"], tmp_path)
 
 
-async def test_a_poison_row_leaves_a_marker_and_its_neighbours_pass(tmp_path: Path) -> None:
+async def test_a_poison_row_leaves_a_marker_and_its_neighbours_pass(
+    tmp_path: Path, copy_cluster: CopyCluster
+) -> None:
+    copy_cluster(tmp_path / "postgres")
     await happen(["poison_row"] * 3, tmp_path)
 
 
 @pytest.mark.timeout(90)
-async def test_feedback_goes_on_while_an_acknowledgement_is_waited_for(tmp_path: Path) -> None:
+async def test_feedback_goes_on_while_an_acknowledgement_is_waited_for(
+    tmp_path: Path, copy_cluster: CopyCluster
+) -> None:
+    copy_cluster(tmp_path / "postgres")
     async with open_field(tmp_path, {"fsync": "off"}, ZEPHYR_BRIDGE_PUBLISH_TIMEOUT_S="30") as field:
         term = field.bridge.term
         async with field.writing(SEED, writers=2):
@@ -63,7 +72,10 @@ async def test_feedback_goes_on_while_an_acknowledgement_is_waited_for(tmp_path:
 
 
 @pytest.mark.skipif(not LONG, reason="it shows that a fault bites, and holds for the long form")
-async def test_without_hold_back_a_broker_that_forgets_is_noticed(tmp_path: Path) -> None:
+async def test_without_hold_back_a_broker_that_forgets_is_noticed(
+    tmp_path: Path, copy_cluster: CopyCluster
+) -> None:
+    copy_cluster(tmp_path / "postgres")
     async with open_field(tmp_path, {"fsync": "off"}, ZEPHYR_BRIDGE_HOLD_BACK_S="0") as field:
         async with field.writing(SEED, writers=3):
             with pytest.raises(BridgeEnded, match="the stream lost its end"):

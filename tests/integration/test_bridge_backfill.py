@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -170,3 +171,46 @@ async def test_rows_that_change_while_they_are_read(
             await asyncio.gather(*tasks, return_exceptions=True)
         events = await check(stream_reader, dsn)
     assert fold(events)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"stream_max_msgs": 400}, {"stream_max_age_s": 3}], ids=("messages", "age")
+)
+async def test_its_mark_outlives_the_streams_limits_while_it_waits(
+    bridge_settings: BridgeSettings, stream_reader: Reader, limit: dict[str, int]
+) -> None:
+    settings = bridge_settings.model_copy(update={"snapshot": "never", **limit})
+    dsn = settings.postgres_dsn
+    fill(dsn, 30)
+
+    async def mark() -> tuple[int, BackfillMark]:
+        found = await stream_reader.get(last_by_subj=BACKFILL)
+        return (found.sequence, BackfillMark.FromString(found.payload)) if found else (0, BackfillMark())
+
+    async def renewed(after: int, rows: int) -> bool:
+        sequence, found = await mark()
+        assert found.rows in (0, rows)
+        return sequence > after
+
+    async with running(settings):
+        await stream_reader.caught_up(dsn)
+        process = start(settings, "public.notes", "--chunk-rows", "10", "--max-rows-per-s", "1")
+        try:
+            await eventually(lambda: renewed(0, 10), timeout=20)
+            for _ in range(2):
+                before = (await mark())[0]
+                # As much as evicts it, were it not written again before the rest comes.
+                execute(
+                    dsn, *["UPDATE notes SET version = version"] * (8 if "stream_max_msgs" in limit else 0)
+                )
+                await eventually(partial(renewed, before, 10), timeout=10)
+        finally:
+            process.kill()
+            process.communicate()
+    async with running(settings):
+
+        async def goes_on() -> bool:
+            _, found = await mark()
+            return found.rows == 20
+
+        await eventually(goes_on, timeout=20)

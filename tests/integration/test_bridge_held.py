@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import psycopg
 
 from bridge.settings import BridgeSettings
@@ -12,7 +10,6 @@ from tests.fixtures.databases import database
 from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import OWNER, Reader
 from tests.integration.bridge_command import EPOCH, HELD, UNFIT, bridge, execute, refused
-from zephyr.migrations.runner import migrate
 from zephyr.stack.postgres import PostgresServer
 
 
@@ -78,7 +75,6 @@ async def test_a_bridge_that_does_not_belong_here_disturbs_nobody(
     spare_postgres: PostgresServer,
     postgres_server: PostgresServer,
 ) -> None:
-    await asyncio.to_thread(migrate, spare_postgres.dsn)
     async with running(bridge_settings) as right:
         await stream_reader.caught_up(bridge_settings.postgres_dsn)
         await refused(

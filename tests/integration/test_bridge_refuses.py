@@ -17,6 +17,7 @@ import pytest
 from bridge.settings import BridgeSettings
 from tests.fixtures.bridge import running, settings_for
 from tests.fixtures.eventually import eventually
+from tests.fixtures.servers import CopyCluster
 from tests.fixtures.stream_reader import Reader
 from tests.integration.bridge_command import REACH, UNFIT, execute, refused
 from zephyr.migrations.runner import migrate
@@ -82,6 +83,12 @@ async def test_postgres_is_down(bridge_settings: BridgeSettings) -> None:
         "postgresql://zephyr:hidden@[::1/x",
         "host=127.0.0.1 nonsense hidden",
         "postgresql://zephyr:hidden@127.0.0.1/x?what=ever",
+        "postgresql://zephyr:hidden@127.0.0.1:notaport/x",
+        "postgresql://zephyr:hidden@127.0.0.1:99999/x",
+        "postgresql://zephyr@127.0.0.1:1/x?port=hidden",
+        "postgresql://zephyr@127.0.0.1,127.0.0.1,127.0.0.1/x?port=1,2",
+        "postgresql://zephyr@127.0.0.1/x?sslmode=hidden",
+        "postgresql://zephyr:hidden/with-a-slash@127.0.0.1/x",
     ],
 )
 async def test_a_malformed_dsn_is_a_wrong_setting_and_not_quoted(
@@ -134,11 +141,13 @@ async def test_a_setting_that_is_malformed(bridge_settings: BridgeSettings) -> N
     await refused(2, "ZEPHYR_BRIDGE_HOLD_BACK_S", settings=bridge_settings, ZEPHYR_BRIDGE_HOLD_BACK_S="soon")
 
 
-async def test_wal_level_replica(nats_url: str, tmp_path: Path, slot_name: str) -> None:
+async def test_wal_level_replica(
+    nats_url: str, tmp_path: Path, slot_name: str, copy_cluster: CopyCluster
+) -> None:
     server = PostgresServer(tmp_path / "pg", {"wal_level": "replica", "fsync": "off", "max_wal_senders": "4"})
+    copy_cluster(server.data)
     await server.start()
     try:
-        await asyncio.to_thread(migrate, server.dsn)
         await refused(
             UNFIT,
             "wal_level is replica",
@@ -165,11 +174,13 @@ async def test_replica_identity_is_not_enough(bridge_settings: BridgeSettings) -
     await refused(UNFIT, "ALTER TABLE public.notes REPLICA IDENTITY FULL", settings=bridge_settings)
 
 
-async def test_no_slot_is_left(nats_url: str, tmp_path: Path, slot_name: str) -> None:
+async def test_no_slot_is_left(
+    nats_url: str, tmp_path: Path, slot_name: str, copy_cluster: CopyCluster
+) -> None:
     server = PostgresServer(tmp_path / "pg", {"fsync": "off", "max_replication_slots": "1"})
+    copy_cluster(server.data)
     await server.start()
     try:
-        await asyncio.to_thread(migrate, server.dsn)
         execute(server.dsn, "SELECT pg_create_logical_replication_slot('other', 'pgoutput')")
         await refused(
             UNFIT,

@@ -14,6 +14,7 @@ from tests.faults.oracle import check_order
 from tests.fixtures.bridge_process import BridgeProcess, environment_for
 from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import Reader, Stored
+from tests.integration.bridge_command import UNFIT, refused
 
 SCHEMA = "zephyr._mark.0.schema"
 MAPPING = """
@@ -172,6 +173,28 @@ async def test_by_policy_rows_go_to_the_dead_letters(
     # The key was there: whose state is not known is said.
     assert events[1].event.subject == events[2].event.subject != "_"
     assert [said.policy for said in await controls(stream_reader)] == [SchemaChange.POLICY_DEAD_LETTER]
+
+
+async def test_by_policy_a_start_with_an_altered_table_says_what_to_do(
+    bridge_settings: BridgeSettings, mapping: Path, migrated_dsn: str
+) -> None:
+    environment = {"ZEPHYR_MAPPING": str(mapping), "ZEPHYR_BRIDGE_ON_SCHEMA_CHANGE": "dead-letter"}
+    execute(migrated_dsn, "ALTER TABLE users RENAME COLUMN display_name TO shown")
+    said = await refused(
+        UNFIT,
+        "public.users.display_name: there is no such column; add it, or take it out of the mapping",
+        "ZEPHYR_BRIDGE_ON_SCHEMA_CHANGE=dead-letter does not help at a start",
+        settings=bridge_settings,
+        **environment,
+    )
+    assert said.endswith("mend the above first")
+    said = await refused(
+        UNFIT,
+        "there is no such column",
+        settings=bridge_settings,
+        **environment | {"ZEPHYR_BRIDGE_ON_SCHEMA_CHANGE": "pause"},
+    )
+    assert "at a start" not in said
 
 
 async def test_a_table_that_is_added_to_the_mapping(

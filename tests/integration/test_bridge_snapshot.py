@@ -3,63 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from bridge.epoch import start_new_epoch
-from bridge.errors import EventRejected
 from bridge.mapping import load_mapping
 from bridge.progress import CopyProgress
 from bridge.run import Bridge
 from bridge.settings import BridgeSettings
-from bridge.slot import ReplicationConnection
-from protos.events.v1.snapshot_pb2 import SnapshotMark
-from tests.faults.oracle import Writer, check_order, more, writing
+from tests.faults.oracle import Writer, more, writing
 from tests.fixtures.bridge import RunningBridge, running, settings_for
-from tests.fixtures.bridge_process import BridgeProcess
-from tests.fixtures.eventually import eventually
-from tests.fixtures.stream_reader import Reader, Stored, open_reader
-from tests.fixtures.stream_states import check_states, read_all
+from tests.fixtures.stream_reader import Reader, Stored
 from tests.integration.bridge_command import UNFIT, execute, refused
 from tests.integration.bridge_command import bridge as bridge_command
-from zephyr.migrations.runner import migrate
-from zephyr.stack.nats import NatsServer
-from zephyr.stack.postgres import PostgresServer
-
-SNAPSHOT = "zephyr._mark.0.snapshot"
-W1 = "11111111-1111-4111-8111-111111111111"
-
-
-def fill(dsn: str, notes: int, size: int = 100) -> None:
-    """One workspace, and so many notes in it; some users."""
-    execute(
-        dsn,
-        f"INSERT INTO workspaces (id, slug, name) VALUES ('{W1}', 'one', 'One')",
-        "INSERT INTO users (email, display_name) SELECT 'u' || g, E'tab\\t \\\\N ümlaut\\n'"
-        " FROM generate_series(1, 50) g",
-        "INSERT INTO notes (workspace_id, title, body, metadata)"
-        f" SELECT '{W1}', 'note ' || g, repeat('x', {size}), '{{\"a\": \"b\"}}'"
-        f" FROM generate_series(1, {notes}) g",
-    )
-
-
-async def marks(reader: Reader) -> list[SnapshotMark]:
-    return [SnapshotMark.FromString(m.payload) for m in await read_all(reader) if m.subject == SNAPSHOT]
-
-
-async def check(reader: Reader, dsn: str) -> list[Stored]:
-    """The stream folds to the tables, each id stands once, and changes stand in their order."""
-    await reader.caught_up(dsn, timeout=30)
-    events = [message for message in await read_all(reader) if not message.is_mark]
-    ids = [message.headers["Zephyr-Id"] for message in events]
-    assert len(set(ids)) == len(ids)
-    check_order([message for message in events if "Zephyr-Commit" in message.headers])
-    await check_states(events, dsn)
-    return events
+from tests.integration.snapshot_kit import check, fill, fill_notes, marks
 
 
 async def test_rows_that_were_there_before(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
@@ -91,61 +49,11 @@ async def test_while_others_write(bridge_settings: BridgeSettings, stream_reader
     await writer.prepare()
     async with writing(writer):
         await more(writer, 50)
-        fill_notes(dsn, 20_000)
+        fill_notes(dsn, 9_000)
         async with running(bridge_settings.model_copy(update={"snapshot_workers": 3})):
             await more(writer, 20)
     async with running(bridge_settings):
         await check(stream_reader, dsn)
-
-
-def fill_notes(dsn: str, notes: int) -> None:
-    execute(
-        dsn,
-        "INSERT INTO notes (workspace_id, title, body)"
-        f" SELECT '{W1}', 'note ' || g, repeat('x', 400) FROM generate_series(1, {notes}) g",
-    )
-
-
-@pytest.mark.timeout(120)
-async def test_killed_while_it_copies(
-    bridge_settings: BridgeSettings, bridge_process: BridgeProcess, stream_reader: Reader
-) -> None:
-    dsn = bridge_settings.postgres_dsn
-    execute(dsn, f"INSERT INTO workspaces (id, slug, name) VALUES ('{W1}', 'one', 'One')")
-    execute(dsn, "INSERT INTO workspaces (slug, name) VALUES ('two', 'Two')")
-    fill_notes(dsn, 40_000)
-    for kill_at in (1, 12_000, 30_000):
-        bridge_process.spawn()
-        before = (await stream_reader.info()).get("state", {}).get("last_seq", 0)
-
-        async def has_stored(target: int = before + kill_at) -> bool:
-            bridge_process.is_ready()
-            return bool((await stream_reader.info()).get("state", {}).get("last_seq", 0) >= target)
-
-        await eventually(has_stored, timeout=30)
-        bridge_process.kill()
-        assert not any(mark.complete for mark in await marks(stream_reader))
-        with psycopg.connect(dsn) as connection:
-            some = "SELECT id FROM notes TABLESAMPLE BERNOULLI (1)"
-            connection.execute(f"DELETE FROM notes WHERE id IN ({some})".encode())
-            connection.execute(f"UPDATE notes SET title = 'changed' WHERE id IN ({some})".encode())
-            connection.execute(
-                "UPDATE notes SET workspace_id = (SELECT id FROM workspaces WHERE slug = 'two')"
-                f" WHERE id IN ({some})".encode()
-            )
-    bridge = RunningBridge(bridge_settings)
-    try:
-        await bridge.ready(timeout=60)
-        events = await check(stream_reader, dsn)
-    finally:
-        await bridge.stop()
-    verbs = [message.headers["Zephyr-Verb"] for message in events]
-    assert {"read", "deleted", "left"} <= set(verbs)
-    found = await marks(stream_reader)
-    assert found[-1].complete
-    assert found[-1].attempt >= 3
-    # What an earlier attempt had stored was not read again.
-    assert found[-1].rows < 39_000
 
 
 async def test_never(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
@@ -208,74 +116,6 @@ async def test_slow_and_with_progress(bridge_settings: BridgeSettings, stream_re
     assert said[-1].rows == 251
     assert [one.rows for one in said] == sorted(one.rows for one in said)
     assert said[-1].tables == 4
-
-
-@pytest.mark.timeout(90)
-async def test_servers_go_away_while_it_copies(
-    spare_postgres: PostgresServer, nats_server: NatsServer, slot_name: str
-) -> None:
-    await asyncio.to_thread(migrate, spare_postgres.dsn)
-    dsn = spare_postgres.dsn
-    execute(dsn, f"INSERT INTO workspaces (id, slug, name) VALUES ('{W1}', 'one', 'One')")
-    fill_notes(dsn, 15_000)
-    settings = settings_for(dsn, nats_server.url, slot_name, snapshot_max_rows_per_s=2000)
-    bridge = RunningBridge(settings)
-    try:
-        for number, rows in enumerate((3_000, 7_000)):
-            async with open_reader(nats_server.url) as reader:
-
-                async def has_stored(target: int = rows) -> bool:
-                    assert not bridge.task.done(), bridge.task.exception()
-                    found = await reader.info()
-                    return bool(found.get("state", {}).get("messages", 0) >= target)
-
-                await eventually(has_stored, timeout=30)
-            if number:
-                assert spare_postgres.pid is not None
-                os.kill(spare_postgres.pid, signal.SIGQUIT)
-                await spare_postgres.wait()
-                await spare_postgres.start()
-            else:
-                await nats_server.kill()
-                await nats_server.start()
-            execute(dsn, "DELETE FROM notes WHERE id IN (SELECT id FROM notes TABLESAMPLE BERNOULLI (1))")
-        await bridge.ready(timeout=40)
-        async with open_reader(nats_server.url) as reader:
-            await check(reader, dsn)
-            assert (await marks(reader))[-1].attempt == 3
-    finally:
-        await bridge.stop()
-
-
-async def test_killed_between_the_copy_and_the_slot(
-    bridge_settings: BridgeSettings, stream_reader: Reader
-) -> None:
-    dsn = bridge_settings.postgres_dsn
-    fill(dsn, 100)
-
-    # As a kill at that moment leaves it: a whole copy and no slot.
-    async def dies(*_: object) -> None:
-        raise EventRejected("killed")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ReplicationConnection, "copy_slot", dies)
-        with pytest.raises(EventRejected):
-            async with running(bridge_settings):
-                pass
-    found = (await marks(stream_reader))[-1]
-    assert found.complete
-    execute(
-        dsn,
-        "DELETE FROM notes WHERE title = 'note 7'",
-        "UPDATE notes SET body = 'new' WHERE title = 'note 8'",
-        "INSERT INTO users (email) VALUES ('later')",
-    )
-    async with running(bridge_settings):
-        events = await check(stream_reader, dsn)
-    last = [
-        m for m in events if m.sequence > 100 and f".{found.consistent_lsn:X}." not in m.headers["Zephyr-Id"]
-    ]
-    assert sorted(message.headers["Zephyr-Verb"] for message in last) == ["deleted", "read", "read"]
 
 
 async def test_names_and_types_that_need_care(

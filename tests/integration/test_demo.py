@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from tests.fixtures.eventually import eventually
+from tests.fixtures.servers import CopyCluster
 from zephyr.demo.expected import Expected
 from zephyr.demo.history import History, ShippedHistory, choose_history
 from zephyr.demo.replay import Progress
@@ -32,7 +33,8 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
-async def stack(tmp_path: Path) -> AsyncIterator[RunningStack]:
+async def stack(tmp_path: Path, copy_cluster: CopyCluster) -> AsyncIterator[RunningStack]:
+    copy_cluster(tmp_path / "data" / "postgres")
     async with running_stack(tmp_path / "data", listen="127.0.0.1:0") as up:
         yield up
 

@@ -152,6 +152,37 @@ async def test_a_role_that_may_not(bridge_settings: BridgeSettings, slot_name: s
     assert "those of others it cannot see" in found["postgres.transactions"].found
 
 
+async def test_the_publication_to_make_has_generated_columns(
+    bridge_settings: BridgeSettings, slot_name: str
+) -> None:
+    role = f"role_{slot_name}"
+    dsn = bridge_settings.postgres_dsn
+    execute(
+        dsn,
+        f"CREATE ROLE {role} LOGIN REPLICATION",
+        "ALTER TABLE notes ADD COLUMN doubled bigint GENERATED ALWAYS AS (version * 2) STORED",
+    )
+    try:
+        as_role = dsn.replace("//zephyr@", f"//{role}@")
+        found = await findings_of(bridge_settings.model_copy(update={"postgres_dsn": as_role}))
+    finally:
+        execute(dsn, f"DROP ROLE {role}")
+    mend = found["postgres.publication"].mend
+    assert "publish_generated_columns = stored" in mend
+    # Without that Postgres refuses each update and delete of the table.
+    execute(dsn, mend.removeprefix("as an owner of the tables run: "))
+    assert (await findings_of(bridge_settings))["postgres.publication"].severity is Severity.OK
+    name = bridge_settings.publication
+    execute(dsn, f"ALTER PUBLICATION {name} SET (publish_generated_columns = none)")
+    found = await findings_of(bridge_settings)
+    assert found["postgres.publication"].severity is Severity.BROKEN
+    assert "leaves out the generated columns of public.notes" in found["postgres.publication"].found
+    execute(dsn, found["postgres.publication"].mend.removeprefix("run: "))
+    note = "WITH made AS (INSERT INTO workspaces (slug, name) VALUES ('w', 'w') RETURNING id)"
+    execute(dsn, f"{note} INSERT INTO notes (workspace_id, title) SELECT id, 't' FROM made")
+    execute(dsn, "UPDATE notes SET title = 'other'", "DELETE FROM notes")
+
+
 async def test_a_transaction_that_is_open_for_long(
     bridge_settings: BridgeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

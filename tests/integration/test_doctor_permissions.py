@@ -36,7 +36,13 @@ accounts {{
       {{ user: open, password: secret }}
       {{ user: rows, password: secret, permissions: {{ publish: {{ deny: ["zephyr._mark.>"] }} }} }}
       {{ user: app, password: secret,
-         permissions: {{ publish: {{ deny: ["zephyr.*.*.*.*.row", "zephyr._mark.>"] }} }} }}
+         permissions: {{ publish: {{ deny: ["zephyr.*.*.*.*.row", "zephyr._mark.>", "zephyr-dead.>", "zephyr_bridge.>"] }} }} }}
+      {{ user: letters, password: secret, permissions: {{ publish: {{
+         deny: ["zephyr.*.*.*.*.row", "zephyr._mark.>", "zephyr_bridge.>"] }} }} }}
+      {{ user: asks, password: secret, permissions: {{ publish: {{
+         deny: ["zephyr.*.*.*.*.row", "zephyr._mark.>", "zephyr-dead.>"] }} }} }}
+      {{ user: status, password: secret, permissions: {{ publish: {{
+         deny: ["zephyr.*.*.*.*.row", "zephyr._mark.>", "zephyr-dead.>", "zephyr_bridge.backfill.>"] }} }} }}
       {{ user: deaf, password: secret, permissions: {{ subscribe: {{ allow: ["nothing"] }} }} }}
     ]
   }}
@@ -96,8 +102,11 @@ async def settings(broker: Broker, migrated_dsn: str, slot_name: str) -> AsyncIt
 
 async def test_applications(broker: Broker, settings: BridgeSettings) -> None:
     wanted = {
-        "open": (Severity.UNSAFE, "may publish rows and marks"),
-        "rows": (Severity.UNSAFE, "may publish rows"),
+        "open": (Severity.UNSAFE, "may publish rows, marks, dead letters and requests to the bridge"),
+        "rows": (Severity.UNSAFE, "may publish rows, dead letters and requests"),
+        "letters": (Severity.UNSAFE, "the application may publish dead letters"),
+        "asks": (Severity.UNSAFE, "the application may publish requests to the bridge"),
+        "status": (Severity.NOTE, "may ask the bridge for its status"),
         "app": (Severity.OK, "neither rows nor marks"),
         "other": (Severity.OK, "another account"),
         "deaf": (Severity.NOTE, "could not be found out"),
@@ -120,7 +129,7 @@ async def test_anybody_gets_in_without_credentials(settings: BridgeSettings) -> 
     found = (await findings_of(settings))["nats.publishers"]
     # The test's server listens on the loopback interface, as all of them do.
     assert found.severity is Severity.NOTE
-    assert "without credentials may publish rows and marks" in found.found
+    assert "without credentials may publish rows, marks" in found.found
 
 
 async def test_tries_to_publish_store_nothing(

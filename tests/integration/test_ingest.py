@@ -109,3 +109,12 @@ async def test_a_broker_that_goes_away_leaves_a_prefix(nats_server: NatsServer) 
     finally:
         await connection.close()
     assert found[:2] == [each.payload for each in run_of(2, fence)]
+
+
+async def test_a_connection_that_broke_before_it_listens(nats_url: str) -> None:
+    connection = await connect_nats(nats_url, 2)
+    ingest = FastIngest(connection, "ZEPHYR", 2)
+    await connection.close()
+    # Another term begins; any other error would end the bridge.
+    with pytest.raises(Unreachable, match="went away"):
+        await ingest.open()

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from tests.fixtures.eventually import eventually
+from tests.fixtures.servers import CopyCluster
 from zephyr.stack.lock import DataLock
 from zephyr.stack.running import package_environment
 
@@ -33,6 +34,13 @@ def data(tmp_path: Path) -> Iterator[Path]:
     pid = DataLock.holder(folder)
     if pid:
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def used_data(data: Path, copy_cluster: CopyCluster) -> Path:
+    """The same with a database, as if it had been up before."""
+    copy_cluster(data / "postgres")
+    return data
 
 
 def zephyr(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -113,34 +121,34 @@ def test_detach_restart_of_parts_and_down(data: Path) -> None:
     assert zephyr("down", "--data", data).returncode == 0
 
 
-async def test_parts_that_are_killed_come_back_where_they_were(data: Path) -> None:
-    told = up_detached(data)
-    file = data.with_suffix(".json")
+async def test_parts_that_are_killed_come_back_where_they_were(used_data: Path) -> None:
+    told = up_detached(used_data)
+    file = used_data.with_suffix(".json")
     for name, pid in told["pids"].items():
         os.kill(pid, signal.SIGKILL)
         others = partial(told_with_another_process, file, name, pid)
         now = await eventually(others, timeout=30, what=f"a new process of {name} in the file")
         assert {**now, "pids": None} == {**told, "pids": None}
     await eventually(lambda: answers(told["grpc"]), timeout=30)
-    assert zephyr("down", "--data", data).returncode == 0
+    assert zephyr("down", "--data", used_data).returncode == 0
 
 
-async def test_nothing_outlives_a_supervisor_that_is_killed(data: Path) -> None:
-    told = up_detached(data)
-    pid = DataLock.holder(data)
+async def test_nothing_outlives_a_supervisor_that_is_killed(used_data: Path) -> None:
+    told = up_detached(used_data)
+    pid = DataLock.holder(used_data)
     assert pid
     os.kill(pid, signal.SIGKILL)
     for name, part in told["pids"].items():
         await eventually(partial(is_gone, part), what=f"the end of {name}")
-    told = up_detached(data)
+    told = up_detached(used_data)
     assert answers(told["grpc"])
-    assert zephyr("down", "--data", data).returncode == 0
+    assert zephyr("down", "--data", used_data).returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_in_the_foreground_a_signal_ends_all(data: Path, number: signal.Signals) -> None:
-    file = data.with_suffix(".json")
-    with foreground(data, file) as process:
+async def test_in_the_foreground_a_signal_ends_all(used_data: Path, number: signal.Signals) -> None:
+    file = used_data.with_suffix(".json")
+    with foreground(used_data, file) as process:
         try:
             await eventually(lambda: file.exists() or process.poll() is not None, timeout=60)
             assert process.poll() is None
@@ -161,16 +169,16 @@ def test_the_folder_is_under_the_working_directory(tmp_path: Path) -> None:
     assert f"nothing runs on {tmp_path / '.zephyr'}" in nothing.stderr
 
 
-def test_a_part_that_cannot_start_is_one_line_with_its_cause(data: Path) -> None:
+def test_a_part_that_cannot_start_is_one_line_with_its_cause(used_data: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = "{}:{}".format(*taken.getsockname())
-        failed = zephyr("up", "--detach", "--data", data, "--listen", address)
+        failed = zephyr("up", "--detach", "--data", used_data, "--listen", address)
     assert failed.returncode == 1
     assert len(failed.stderr.splitlines()) == 1, failed.stderr
     assert failed.stderr.startswith("error: server did not start: ")
-    assert DataLock.holder(data) is None
+    assert DataLock.holder(used_data) is None
 
 
 def test_a_json_file_in_no_folder_is_a_wrong_setting(data: Path, tmp_path: Path) -> None:

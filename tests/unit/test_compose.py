@@ -191,10 +191,10 @@ def _parse(arguments: list[str]) -> None:
     Raises:
         typer.BadParameter or another usage error: the command line refuses it.
     """
-    from zephyr.cli import app
+    from zephyr.cli import command_line
 
     rest = list(arguments)
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(command_line())
     name = "zephyr"
     context = None
     while hasattr(command, "get_command"):

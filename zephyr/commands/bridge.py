@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from bridge.epoch import start_new_epoch
+from bridge.errors import MappingMismatch, SourceUnfit
 from bridge.mapping import load_mapping
 from bridge.run import Bridge
 from bridge.settings import BridgeSettings, load_settings
@@ -111,6 +112,12 @@ def status(
         raise typer.Exit(code)
 
 
+_AT_A_START = (
+    "  - ZEPHYR_BRIDGE_ON_SCHEMA_CHANGE=dead-letter does not help at a start: it goes by what fitted before the table"
+    " was altered, and a bridge that starts has seen none of that; mend the above first"
+)
+
+
 def _spare_the_collector() -> None:
     """Rows make many objects and no cycles: what stands after the start is never garbage, and a
     collection after each 700 new objects would cost a tenth of the speed."""
@@ -133,6 +140,11 @@ async def _run(settings: BridgeSettings, ready_file: Path | None) -> None:
     on_stop(bridge.cancel)
     try:
         await bridge
+    except MappingMismatch as exc:
+        if settings.on_schema_change == "pause":
+            raise
+        # Whoever restarts a bridge that went on without the altered table wonders why it stops now.
+        raise SourceUnfit(f"{exc.message}\n{_AT_A_START}") from exc
     except asyncio.CancelledError:
         # Whatever was under way is read back from the stream by the next term.
         if not bridge.cancelled():

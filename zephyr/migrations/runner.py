@@ -1,27 +1,17 @@
 """Brings a database to the newest revision of the schema.
 
-Alembic is used as a library: no configuration file, no environment script. One connection
-takes an advisory lock, then runs what is missing in one transaction, so that two runs at
-once wait for each other and the second finds nothing to do. Whatever goes wrong is one
-``MigrationError``, and the database is as it was before.
+One connection takes an advisory lock, then runs what is missing in one transaction
+(``upgrade.py``), so that two runs at once wait for each other and the second finds nothing to
+do. Whatever goes wrong is one ``MigrationError``, and the database is as it was before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext, MigrationInfo
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError as RevisionError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import StaticPool
 
 VERSION_TABLE = "zephyr_migrations"
 # Any number that nothing else takes as an advisory lock: "zephyr" in ASCII.
@@ -65,54 +55,14 @@ def migrate(dsn: str, on_step: Callable[[str], None] | None = None) -> list[str]
     Raises:
         MigrationError: the one error of this function.
     """
+    # Alembic takes longer to import than all else that the command line needs.
+    from zephyr.migrations.upgrade import upgrade
+
     with _connect(dsn) as connection:
-        engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
         try:
-            with engine.connect() as locked:
-                return _upgrade(locked, on_step)
-        except DBAPIError as exc:
-            raise _statement_error(exc) from exc
+            return upgrade(connection, on_step)
         except psycopg.Error as exc:
             raise _failure(exc) from exc
-        except RevisionError as exc:
-            raise MigrationError(
-                f"the database is at a revision that this Zephyr does not know: {exc}",
-                "run the Zephyr that migrated it, or a newer one",
-                4,
-            ) from exc
-
-
-def _upgrade(connection: Connection, on_step: Callable[[str], None] | None) -> list[str]:
-    # The lock belongs to the session: closing the connection gives it back, whatever happens.
-    connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
-    connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK_KEY})")
-    connection.commit()
-
-    applied: list[str] = []
-
-    # Alembic calls it by keywords, though its annotation says by position.
-    def note(*_: Any, **given: Any) -> None:
-        step: MigrationInfo = given["step"]
-        applied.extend(step.up_revision_ids)
-        script = scripts.get_revision(step.up_revision_ids[0])
-        if on_step is not None and script is not None:
-            on_step(f"{script.revision}: {script.doc}")
-
-    scripts = ScriptDirectory(str(Path(__file__).parent))
-
-    def missing(revision: tuple[str, ...], _context: MigrationContext) -> Sequence[Any]:
-        return scripts._upgrade_revs("head", revision)  # type: ignore[arg-type]
-
-    with EnvironmentContext(Config(), scripts, fn=missing) as environment:
-        environment.configure(
-            connection=connection,
-            version_table=VERSION_TABLE,
-            version_table_schema="public",
-            on_version_apply=note,
-        )
-        with environment.begin_transaction():
-            environment.run_migrations()
-    return applied
 
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:
@@ -154,10 +104,6 @@ def connection_error(exc: psycopg.OperationalError, given: dict[str, Any]) -> Mi
         "start it, or set ZEPHYR_POSTGRES_DSN to a server that runs",
         3,
     )
-
-
-def _statement_error(exc: DBAPIError) -> MigrationError:
-    return _failure(exc.orig if isinstance(exc.orig, psycopg.Error) else psycopg.Error(str(exc)))
 
 
 def _failure(error: psycopg.Error) -> MigrationError:

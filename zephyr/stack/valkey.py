@@ -5,9 +5,6 @@ Here Redis is a cache: a restart loses it, and whoever fills it has to notice.
 
 from __future__ import annotations
 
-import redis.asyncio
-import redis.exceptions
-
 from zephyr.stack import binaries
 from zephyr.stack.process import ChildProcess, environment
 from zephyr.stack.server import HOST, Server, free_port
@@ -50,6 +47,10 @@ class ValkeyServer(Server):
         return ChildProcess.spawn([str(binaries.valkey_server()), *words], self.log, env=environment())
 
     async def answers(self, pid: int) -> bool:
+        # Late: most of the command line needs no Redis, and it is slow to import.
+        import redis.asyncio
+        import redis.exceptions
+
         client = redis.asyncio.Redis.from_url(
             self.url, socket_timeout=PROBE_TIMEOUT_S, socket_connect_timeout=PROBE_TIMEOUT_S
         )

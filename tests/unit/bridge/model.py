@@ -61,6 +61,8 @@ class FakeBroker(JetStream):
     async def get(self, query: dict[str, Any]) -> StoredMessage | None:
         if "last_by_subj" in query:
             return self._last(query["last_by_subj"])
+        if "next_by_subj" not in query:
+            return next((each for each in self.messages if each.sequence == query["seq"]), None)
         pattern = query["next_by_subj"].replace(">", "*")
         for found in self.messages:
             if found.sequence >= query["seq"] and fnmatch.fnmatchcase(found.subject, pattern):

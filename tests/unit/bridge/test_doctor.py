@@ -102,18 +102,20 @@ def tried(answer: Answer, account: str = "APP", *, anonymously: bool = False) ->
     ],
 )
 def test_who_may_publish(probe: Probe, severity: Severity) -> None:
-    found = list(check_publishers(fact.broker(), probe))
+    found = list(check_publishers(fact.broker(), probe, "ZEPHYR"))
     assert fact.severity_of(found, "nats.publishers") is severity
     fact.trouble(found)
 
 
 def test_anybody_may_publish_on_this_machine_alone() -> None:
     found = list(
-        check_publishers(fact.broker(listens_on_loopback=True), tried(Answer.ALLOWED, anonymously=True))
+        check_publishers(
+            fact.broker(listens_on_loopback=True), tried(Answer.ALLOWED, anonymously=True), "ZEPHYR"
+        )
     )
     assert fact.severity_of(found, "nats.publishers") is Severity.NOTE
 
 
 def test_nobody_gets_in_without_credentials() -> None:
-    found = list(check_publishers(fact.broker(), Probe(True, connects=False, error="no")))
+    found = list(check_publishers(fact.broker(), Probe(True, connects=False, error="no"), "ZEPHYR"))
     assert fact.trouble(found) == ["nats.application"]

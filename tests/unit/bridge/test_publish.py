@@ -93,6 +93,8 @@ async def test_two_terms_at_once_leave_one_owner() -> None:
 async def test_the_tail_says_what_became_of_an_answer_that_never_came(fate: str, expected: Position) -> None:
     broker = FakeBroker()
     publisher = await opened(broker)
+    # As each term does, before it stores a change.
+    await publisher.mark(Position(0, 0), 0x8, 0)
     await publisher.publish([Outgoing(SUBJECT, event(0x10, 0), b"")])
     broker.fate = lambda _: fate
     with pytest.raises(Unreachable):

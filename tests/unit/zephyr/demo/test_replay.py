@@ -20,7 +20,6 @@ from zephyr.demo.expected import Expected
 from zephyr.demo.history import Action, CommitChanges, FileChange, ShippedHistory
 from zephyr.demo.plan import Plan
 from zephyr.demo.replay import Replay
-from zephyr.migrations.runner import migrate
 from zephyr.stack.postgres import PostgresServer
 
 
@@ -101,7 +100,6 @@ async def test_connections_that_are_ended_in_mid_replay(migrated_dsn: str) -> No
 
 
 async def test_postgres_killed_in_mid_replay(spare_postgres: PostgresServer) -> None:
-    migrate(spare_postgres.dsn)
     history = Steady(300)
     expected = Expected()
     replay = Replay(spare_postgres.dsn, history, Plan(uuid4(), "steady", "steady"), expected, freely)

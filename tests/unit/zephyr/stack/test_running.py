@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.fixtures.eventually import eventually
+from tests.fixtures.servers import CopyCluster
 from zephyr.stack import StackError, running_stack
 from zephyr.stack.lock import DataLock
 from zephyr.stack.running import Commands
@@ -86,7 +87,8 @@ async def test_all_of_it(tmp_path: Path) -> None:
     assert not any(is_there(pid) for pid in pids.values())
 
 
-async def test_a_second_run_goes_on_with_the_data(tmp_path: Path) -> None:
+async def test_a_second_run_goes_on_with_the_data(tmp_path: Path, copy_cluster: CopyCluster) -> None:
+    copy_cluster(tmp_path / "data" / "postgres")
     async with (
         running_stack(tmp_path / "data", commands=STAND_INS, postgres_settings=FAST) as up,
         await psycopg.AsyncConnection.connect(up.postgres) as connection,
@@ -114,9 +116,10 @@ async def test_a_second_run_goes_on_with_the_data(tmp_path: Path) -> None:
     ],
 )
 async def test_a_start_that_fails_says_why_and_leaves_nothing(
-    tmp_path: Path, commands: Commands, cause: str
+    tmp_path: Path, copy_cluster: CopyCluster, commands: Commands, cause: str
 ) -> None:
     data = tmp_path / "data"
+    copy_cluster(data / "postgres")
     with pytest.raises(StackError, match=cause):
         async with running_stack(data, commands=commands, postgres_settings=FAST):
             pass
@@ -133,7 +136,8 @@ async def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     assert raised.value.mend == "choose another one with --data"
 
 
-async def test_the_bridge_is_supervised_too(tmp_path: Path) -> None:
+async def test_the_bridge_is_supervised_too(tmp_path: Path, copy_cluster: CopyCluster) -> None:
+    copy_cluster(tmp_path / "postgres")
     notices: list[Notice] = []
     async with running_stack(
         tmp_path, commands=STAND_INS, on_notice=notices.append, postgres_settings=FAST

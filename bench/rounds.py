@@ -1,0 +1,43 @@
+"""Rounds of a case whose figure is rows a second beside a reader's: what each took, and the case of all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.result import Case
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round. ``holds``: exactly what was written was stored."""
+
+    events: int
+    holds: bool
+    rows_per_s: float
+    reader_rows_per_s: float
+    cpu_seconds: Mapping[str, float]
+    peak_memory_bytes: Mapping[str, int]
+
+
+def case_of(parameters: Mapping[str, Any], rounds: Sequence[Round]) -> Case:
+    """The middle figure of the rounds, with what they took, and the most memory of any."""
+    first = rounds[0]
+    return Case(
+        parameters={**parameters, "events": [each.events for each in rounds], "fenced": True},
+        value=statistics.median(each.rows_per_s for each in rounds),
+        unit="rows/s",
+        rounds=len(rounds),
+        holds=all(each.holds for each in rounds),
+        ceiling=statistics.median(each.reader_rows_per_s for each in rounds),
+        ratios=[each.rows_per_s / each.reader_rows_per_s for each in rounds],
+        cpu_seconds={
+            name: round(statistics.median(each.cpu_seconds[name] for each in rounds), 2)
+            for name in first.cpu_seconds
+        },
+        peak_memory_bytes={
+            name: max(each.peak_memory_bytes[name] for each in rounds) for name in first.peak_memory_bytes
+        },
+    )
