@@ -345,7 +345,8 @@ class Subscriber:
         if following is None:
             return place == _LAST or self.examined.sequence >= place
         # What ends the subscription does not wait for credit that may never come.
-        return following[0].sequence > place or (place == _LAST and not self.credit.is_open)
+        is_over = self._controls[-1][0] == _LAST and not self.credit.is_open
+        return following[0].sequence > place or is_over
 
     def _insert(self, place: int, control: Control) -> None:
         bisect.insort(self._controls, (place, control), key=_place)
