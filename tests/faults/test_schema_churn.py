@@ -22,9 +22,10 @@ from zephyr.verify.wait import until
 EXIT_UNFIT = 4
 TYPES = ("integer", "bigint", "numeric", "text", "bytea", "jsonb", "text[]")
 MAPPED_TYPES = {
-    # Types that the fields hold as well.
-    "users": (("display_name", "varchar(200)", "text"), ("version", "integer", "bigint")),
-    "notes": (("body", "varchar(70000)", "text"), ("version", "integer", "bigint")),
+    # Types that the fields hold as well. Not the version's: the trigger that counts it has its plan for one type,
+    # and the writers' sessions would fail.
+    "users": (("display_name", "varchar(200)", "text"), ("email", "varchar(200)", "text")),
+    "notes": (("body", "varchar(70000)", "text"), ("title", "varchar(200)", "text")),
 }
 SPOKEN = "a mapped table was altered"
 PAUSED = "paused until"
