@@ -79,7 +79,7 @@ class Backfiller:
             self._is_busy = True
             self._requests.put_nowait(unfinished)
         subject = fmt.backfill_subject(self._jetstream.stream)
-        await self._jetstream.connection.subscribe(subject, cb=self._take)
+        await self._jetstream.listen(subject, self._take)
         while True:
             mark = await self._requests.get()
             try:

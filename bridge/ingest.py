@@ -43,7 +43,7 @@ class FastIngest(JetStream):
 
     async def open(self) -> None:
         """Begins to listen for answers. They end with the connection."""
-        await self.connection.subscribe(f"{self._inbox}.>", cb=self._take)
+        await self.listen(f"{self._inbox}.>", self._take)
         try:
             # Runs pass by nats-py's queue, and must not come before the subscription.
             await self.connection.flush(max(1, int(self.timeout_s)))

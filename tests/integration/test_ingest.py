@@ -14,6 +14,7 @@ from bridge.outgoing import head_of
 from bridge.settings import BridgeSettings
 from bridge.stream import create_stream, new_epoch
 from protos.events.v1 import stream_format as fmt
+from tests.fixtures.eventually import eventually
 from zephyr.stack.nats import NatsServer
 
 SUBJECT = "zephyr.0.w.note.n.row"
@@ -109,3 +110,12 @@ async def test_a_broker_that_goes_away_leaves_a_prefix(nats_server: NatsServer) 
     finally:
         await connection.close()
     assert found[:2] == [each.payload for each in run_of(2, fence)]
+
+
+async def test_a_connection_that_is_gone_before_it_is_opened(nats_server: NatsServer) -> None:
+    connection = await connect_nats(nats_server.url, 2)
+    await nats_server.kill()
+    await eventually(lambda: connection.is_closed)
+    ingest = FastIngest(connection, "ZEPHYR", 2)
+    with pytest.raises(Unreachable, match="NATS went away"):
+        await ingest.open()
