@@ -6,10 +6,9 @@ NATS stops before a certain message, a transaction holds up the slot, a backend 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -23,52 +22,14 @@ from tests.faults.oracle import Writer, change_of, check_order, more, writing
 from tests.faults.test_bridge_faults import SEED
 from tests.fixtures.bridge_process import BridgeProcess, environment_for
 from tests.fixtures.eventually import eventually
-from tests.fixtures.stream_reader import Reader, Stored
+from tests.fixtures.gate import SNAPSHOT, Gate, Stops, after, is_complete, is_end, is_row, of, row_after_marks
+from tests.fixtures.stream_reader import POSITION, Reader, Stored
 from tests.fixtures.stream_states import check_states, read_all
 from zephyr.stack.nats import NatsServer
-from zephyr.verify.frames import ClientFrames
-from zephyr.verify.proxy import Mode, Proxy
 
 NOTES = 12_000
 """Two parts of a copy, so that a mark comes in between."""
-SNAPSHOT, POSITION = "zephyr._mark.0.snapshot", "zephyr._mark.0.position"
 START_S = 60
-Stops = Callable[[str, bytes], bool]
-
-
-class Gate(Proxy):
-    """Passes what the bridge sends up to the first message of a kind, and nothing after it."""
-
-    def __init__(self, target: Callable[[], tuple[str, int]]) -> None:
-        super().__init__(target)
-        self._stops: Stops | None = None
-        self._opened = asyncio.Event()
-        self.is_held = False
-
-    def stop_before(self, stops: Stops | None) -> None:
-        """Goes on, up to the next message for whose subject and command this is true."""
-        self._stops, self.is_held = stops, False
-        self._opened.set()
-        self._opened = asyncio.Event()
-
-    async def forget(self) -> None:
-        """Ends all connections with what is held, as a kill of the bridge ought to."""
-        self.set(Mode.CUT)
-        await eventually(lambda: not self._tasks)
-        self.stop_before(None)
-        self.set(Mode.PASS)
-
-    async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        frames = ClientFrames()
-        while data := await reader.read(1 << 16):
-            for frame, _ in frames.feed(data):
-                words = frame[:300].split(maxsplit=2)
-                if words[0] in (b"PUB", b"HPUB"):
-                    while self._stops is not None and self._stops(words[1].decode(), frame):
-                        self.is_held = True
-                        await self._opened.wait()
-                writer.write(frame)
-            await writer.drain()
 
 
 class Phases:
@@ -200,52 +161,6 @@ class Phases:
     async def _is_marked(self) -> bool:
         mark = await self.reader.get(last_by_subj=POSITION)
         return mark is not None and PositionMark.FromString(mark.payload).wal_lsn > 0
-
-
-def of(subject: str) -> Stops:
-    return lambda found, _: found == subject
-
-
-def is_row(subject: str, _: bytes) -> bool:
-    return subject.endswith(".row")
-
-
-def is_complete(subject: str, frame: bytes) -> bool:
-    if subject != SNAPSHOT:
-        return False
-    line, _, rest = frame.partition(b"\r\n")
-    head = int(line.split()[-2]) if line.startswith(b"HPUB") else 0
-    return SnapshotMark.FromString(rest[head:-2]).complete
-
-
-def after(count: int, of_kind: Stops) -> Stops:
-    """True from the message on that follows so many of a kind."""
-    left = count
-
-    def stops(subject: str, frame: bytes) -> bool:
-        nonlocal left
-        if not of_kind(subject, frame):
-            return False
-        left -= left >= 0
-        return left < 0
-
-    return stops
-
-
-def row_after_marks(count: int) -> Stops:
-    """The first row behind so many marks of the copy."""
-    marks = 0
-
-    def stops(subject: str, _: bytes) -> bool:
-        nonlocal marks
-        marks += subject == SNAPSHOT
-        return marks >= count and subject.endswith(".row")
-
-    return stops
-
-
-def is_end(subject: str, frame: bytes) -> bool:
-    return subject.endswith(".row") and (b"Zephyr-Verb: deleted" in frame or b"Zephyr-Verb: left" in frame)
 
 
 def is_change(message: Stored) -> bool:
