@@ -251,8 +251,10 @@ async def renewed(process: BridgeProcess, policy: str, settings: BridgeSettings,
     if policy == "stop":
         code = await asyncio.to_thread(process.process.wait, 30)
         assert code == EPOCH, process.log[-2000:]
-        assert "Traceback" not in process.log
-        assert "zephyr bridge new-epoch" in process.log.splitlines()[-1]
+        assert "Traceback" not in process.log, process.log[-2000:]
+        errors = [line for line in process.log.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, process.log[-2000:]
+        assert "zephyr bridge new-epoch" in errors[0]
         ended = await bridge_command("new-epoch", "--yes", settings=settings)
         assert ended.returncode == 0, ended.stderr
         await process.start(timeout=30)
