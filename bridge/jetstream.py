@@ -140,17 +140,6 @@ class JetStream:
         """The first message of a subject (wildcards allowed) at or after a sequence."""
         return await self.get({"seq": sequence, "next_by_subj": subject})
 
-    async def listen(self, subject: str, take: Callable[[Msg], Awaitable[None]]) -> None:
-        """Subscribes, for as long as the connection lives.
-
-        Raises:
-            Unreachable: the connection is gone.
-        """
-        try:
-            await self.connection.subscribe(subject, cb=take)
-        except (nats.errors.Error, OSError) as exc:
-            raise Unreachable(f"NATS went away: {exc or type(exc).__name__}") from exc
-
     async def _request(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> bytes:
         try:
             message = await self.connection.request(subject, payload, timeout=self.timeout_s, headers=headers)
