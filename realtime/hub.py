@@ -189,6 +189,8 @@ class Hub:
                 self._read_mark(entry)
             else:
                 for lane in self._matching(entry, entry.subject):
+                    if lane.is_selective and not self._admits(lane, entry):
+                        continue
                     for slow in lane.make_room(len(entry.frame)):
                         slow.fall_behind("mailbox full")
                         self._drop_if_empty(slow)
@@ -212,6 +214,16 @@ class Hub:
             if bucket:
                 found.update(bucket)
         return list(found)
+
+    def _admits(self, lane: Lane, entry: Entry) -> bool:
+        """What the lane's filter says beside its keys; one that fails ends the lane's subscriptions alone."""
+        try:
+            return lane.filter.admits(entry)
+        except Exception as exc:  # noqa: BLE001  # handed on: each of them raises it
+            for member in list(lane.members):
+                member.fail(exc)
+                self._drop_if_empty(member)
+            return False
 
     def _keys(self, subject: fmt.Subject) -> Iterator[Key]:
         workspaces: list[str | None] = [None, subject.workspace]

@@ -98,6 +98,8 @@ class Subscriber:
         self.lagging = asyncio.Event()
         self.falls = 0
         """How often it left the live edge because its client read too slowly."""
+        self.failure: Exception | None = None
+        """What went wrong in matching an event for it."""
         self.notify = on_ready
         self._prefix = name_field(name)
         self._budget = budget or Budget(limits.max_bytes * 2)
@@ -157,15 +159,23 @@ class Subscriber:
 
     def fall_behind(self, reason: str) -> None:
         """Leaves the lane and forgets what was not taken from it: a catch-up goes on from what was sent."""
+        self._forsake()
+        self.falls += 1
+        if not self.terms.disconnects:
+            self.say(FellBehind(reason=reason), in_turn=False)
+
+    def fail(self, failure: Exception) -> None:
+        """Leaves the lane in the same way, since its filter failed: the subscription's life ends with that."""
+        self._forsake()
+        self.failure = failure
+
+    def _forsake(self) -> None:
         lane = self._lane
         assert lane is not None
         lane.leave(self)
         self._lane = None
         self._examined = self._unsent_from()
-        self.falls += 1
         self.lagging.set()
-        if not self.terms.disconnects:
-            self.say(FellBehind(reason=reason), in_turn=False)
 
     def offer(self, item: Item) -> bool:
         """Takes an entry that was read back, if there is room. An empty mailbox takes one of any size."""

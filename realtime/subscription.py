@@ -140,6 +140,8 @@ async def _follow(subscriber: Subscriber, feed: Feed, reset: asyncio.Future[Curs
             subscriber.say(pb.CaughtUp(source=feed.hub.source_position()))
             falls = subscriber.falls
             await subscriber.lagging.wait()
+            if subscriber.failure is not None:
+                raise subscriber.failure
             if subscriber.terms.disconnects and subscriber.falls > falls:
                 raise LimitExceeded(
                     "the client reads more slowly than events match, and asked to be disconnected then",

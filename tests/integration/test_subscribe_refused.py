@@ -62,6 +62,8 @@ async def refused(stream: RawStream, name: str, code: int, reason: str, field: s
         (pb.Filter(entity_ids=["a.b"]), "filter.entity_ids[0]"),
         (pb.Filter(entity_ids=["_"]), "filter.entity_ids[0]"),
         (pb.Filter(entity_ids=["*"]), "filter.entity_ids[0]"),
+        (pb.Filter(verbs=["updated", "Updated"]), "filter.verbs[1]"),
+        (pb.Filter(changed_fields=["titel"]), "filter.changed_fields[0]"),
     ],
 )
 async def test_a_filter_that_cannot_be(stream: RawStream, wanted: pb.Filter, field: str) -> None:

@@ -31,6 +31,8 @@ FILTERS = st.builds(
     st.frozensets(st.sampled_from((A, B))),
     st.frozensets(st.sampled_from(KINDS)),
     st.frozensets(st.sampled_from(("x", "y"))),
+    st.frozensets(st.sampled_from((fmt.UPDATED, fmt.DELETED))),
+    st.frozensets(st.sampled_from(("title", "body"))),
 )
 
 
@@ -44,11 +46,16 @@ def joined(workspace: str, user: str) -> Entry:
 @given(
     FILTERS,
     st.one_of(st.none(), SUBJECTS),
-    st.sampled_from((fmt.UPDATED, fmt.TRUNCATED)),
+    st.sampled_from((fmt.UPDATED, fmt.DELETED, fmt.TRUNCATED)),
+    st.sampled_from(((), ("title",), ("body", "version"))),
     st.lists(st.tuples(st.sampled_from((A, B)), st.sampled_from(("x", "y"))), max_size=3),
 )
 def test_the_live_edge_and_a_catch_up_agree(
-    wanted: Filter, subject: fmt.Subject | None, verb: str, members: list[tuple[str, str]]
+    wanted: Filter,
+    subject: fmt.Subject | None,
+    verb: str,
+    changed: tuple[str, ...],
+    members: list[tuple[str, str]],
 ) -> None:
     hub = Hub()
     memberships = Memberships()
@@ -57,7 +64,7 @@ def test_the_live_edge_and_a_catch_up_agree(
     memberships.begin(begins)
     subscriber = Subscriber("s", Terms(wanted), MailboxLimits())
     hub.attach(subscriber)
-    entry = Entry(2, 2, subject, verb, None, b"", b"")
+    entry = Entry(2, 2, subject, verb, None, b"", b"", changed=changed)
     hub.take([entry])
     assert subscriber.has_frames == wanted.matches(entry, memberships)
     hub.detach(subscriber)
@@ -74,6 +81,29 @@ def test_it_is_compiled_to_canonical_ids() -> None:
     )
     assert wanted == Filter(frozenset({A}), frozenset({"note"}), frozenset({B, "K1", "f" * 32}))
     assert compile_filter(pb.Filter(), KINDS) == Filter()
+    wanted = compile_filter(
+        pb.Filter(verbs=["updated", "archived", "updated"], changed_fields=["title"]), KINDS
+    )
+    assert wanted == Filter(verbs=frozenset({"updated", "archived"}), changed=frozenset({"title"}))
+
+
+@pytest.mark.parametrize(
+    ("verb", "changed", "is_admitted"),
+    [
+        (fmt.UPDATED, ("title", "version"), True),
+        (fmt.UPDATED, ("body",), False),
+        (fmt.UPDATED, (), False),
+        (fmt.DELETED, (), True),
+        (fmt.CREATED, (), False),
+        (fmt.TRUNCATED, (), True),
+    ],
+)
+def test_verbs_and_changed_fields(verb: str, changed: tuple[str, ...], is_admitted: bool) -> None:
+    wanted = Filter(verbs=frozenset({fmt.UPDATED, fmt.DELETED}), changed=frozenset({"title"}))
+    subject = fmt.Subject(A, "note", "x")
+    entry = Entry(1, 1, subject, verb, None, b"", b"", changed=changed)
+    assert wanted.admits(entry) == is_admitted == wanted.matches(entry, Memberships())
+    assert wanted.covers(entry, Memberships())
 
 
 @pytest.mark.parametrize(
@@ -83,6 +113,9 @@ def test_it_is_compiled_to_canonical_ids() -> None:
         (pb.Filter(workspace_ids=["urn:" + "1" * 32]), "filter.workspace_ids[0]"),
         (pb.Filter(kinds=["Note"]), "filter.kinds[0]"),
         (pb.Filter(entity_ids=["x", "a>"]), "filter.entity_ids[1]"),
+        (pb.Filter(verbs=["updated", "Updated"]), "filter.verbs[1]"),
+        (pb.Filter(verbs=[""]), "filter.verbs[0]"),
+        (pb.Filter(changed_fields=["title", "titel"]), "filter.changed_fields[1]"),
     ],
 )
 def test_what_cannot_be_is_named(message: pb.Filter, field: str) -> None:
@@ -94,5 +127,9 @@ def test_what_cannot_be_is_named(message: pb.Filter, field: str) -> None:
 def test_the_product_is_bounded() -> None:
     ids = [f"e{at}" for at in range(1001)]
     compile_filter(pb.Filter(entity_ids=ids[:1000]), KINDS)
-    with pytest.raises(LimitExceeded, match="1001 combinations"):
+    with pytest.raises(LimitExceeded, match=r"filter\.entity_ids has 1001 members"):
         compile_filter(pb.Filter(entity_ids=ids), KINDS)
+    with pytest.raises(LimitExceeded, match="1500 combinations"):
+        compile_filter(pb.Filter(entity_ids=ids[:750], kinds=["note", "user"]), KINDS)
+    with pytest.raises(LimitExceeded, match=r"filter\.verbs has 101 members"):
+        compile_filter(pb.Filter(verbs=["updated"] * 101), KINDS)
