@@ -67,11 +67,11 @@ class CatchUp:
         memberships = self._hub.memberships
         for item in items:
             entry, point = item
-            if subscriber.filter.matches(entry, memberships):
-                while not subscriber.offer(item):
-                    await subscriber.room()
-                    if subscriber.is_closed:
-                        return
+            # Asked again after each wait: the filter may have become narrower meanwhile.
+            while subscriber.filter.matches(entry, memberships) and not subscriber.offer(item):
+                await subscriber.room()
+                if subscriber.is_closed:
+                    return
             subscriber.examine(point)
         await asyncio.sleep(0)  # A million events to examine are a matter for many turns of the loop.
 

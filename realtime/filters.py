@@ -127,13 +127,22 @@ def compile_filter(message: FilterMessage, kinds: Collection[str]) -> Filter:
         frozenset(message.verbs),
         frozenset(message.changed_fields),
     )
-    size = max(1, len(result.workspaces)) * max(1, len(result.kinds)) * max(1, len(result.entities))
+    check_size(result)
+    return result
+
+
+def check_size(wanted: Filter) -> None:
+    """Bounds what the hub's index holds for one filter.
+
+    Raises:
+        LimitExceeded: the product of the lists has more than 1000 members.
+    """
+    size = max(1, len(wanted.workspaces)) * max(1, len(wanted.kinds)) * max(1, len(wanted.entities))
     if size > _MAX_KEYS:
         raise LimitExceeded(
             f"the filter has {size} combinations of workspace, kind and entity, at most {_MAX_KEYS} are possible",
             "open several subscriptions on the stream",
         )
-    return result
 
 
 def _check_lengths(message: FilterMessage) -> None:

@@ -18,10 +18,10 @@ from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
-from protos.events.v1.stream_pb2 import SourcePosition
+from protos.events.v1.stream_pb2 import FellBehind, SourcePosition
 from realtime.entry import Entry
 from realtime.errors import CursorReset
-from realtime.filters import USER_KIND, Key
+from realtime.filters import USER_KIND, Filter, Key
 from realtime.history import History
 from realtime.lane import Lane, LaneKey
 from realtime.memberships import Memberships
@@ -142,6 +142,19 @@ class Hub:
         if subscriber.is_live:
             subscriber.leave()
             self._drop_if_empty(subscriber)
+
+    def narrow(self, subscriber: Subscriber, wanted: Filter) -> None:
+        """Gives a subscription a filter that admits less than its own, without a gap or a repetition: it moves
+        to another lane at the same point, or goes on with its catch-up."""
+        was_live = subscriber.is_live
+        self.detach(subscriber)
+        subscriber.narrow(wanted, self.memberships)
+        if not was_live or subscriber.is_closed:
+            return
+        if subscriber.examined == self.position:
+            self.attach(subscriber)
+        else:
+            subscriber.say(FellBehind(reason="scope changed"), in_turn=False)
 
     def _drop_if_empty(self, subscriber: Subscriber) -> None:
         lane = self._lanes[subscriber.lane_key]

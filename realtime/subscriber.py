@@ -34,6 +34,7 @@ from realtime.frames import FRAME_BYTES, FRAME_MAX_BYTES, EventsFrame, Framed, c
 from realtime.history import Item
 from realtime.lane import Lane, LaneKey
 from realtime.limits import MailboxLimits
+from realtime.memberships import Memberships
 from realtime.point import ORIGIN, Point
 from realtime.terms import Terms
 
@@ -353,7 +354,8 @@ class Subscriber:
             return False
         place, _ = self._controls[0]
         if following is None:
-            return place == _LAST or self.examined.sequence >= place
+            # Once it is closed nothing more is examined, and nobody has to wait for that.
+            return self.is_closed or place == _LAST or self.examined.sequence >= place
         # What ends the subscription does not wait for credit that may never come.
         is_over = self._controls[-1][0] == _LAST and not self.credit.is_open
         return following[0].sequence > place or is_over
@@ -379,10 +381,29 @@ class Subscriber:
         size = 0
         for _ in range(count):
             size += len(self._own.popleft()[2])
+        self._refund(size)
+
+    def _refund(self, size: int) -> None:
         self._own_bytes -= size
         self._budget.refund(size)
         if len(self._own) * 2 <= self.limits.max_events and self._own_bytes * 2 <= self.limits.max_bytes:
             self._room.set()
+
+    def narrow(self, wanted: Filter, memberships: Memberships) -> None:
+        """Takes a filter that admits less. What is queued and does not match it is dropped, and counts as
+        skipped. Not at the live edge: see ``Hub.narrow``."""
+        self.filter = wanted
+        kept = deque(item for item in self._own if wanted.matches(item[0], memberships))
+        if len(kept) < len(self._own):
+            self._own, kept = kept, self._own
+            self._refund(sum([len(frame) for _, _, frame in kept]) - sum([len(f) for _, _, f in self._own]))
+
+    def forget(self) -> None:
+        """Drops the events that are queued, and what would be said behind them: they may not be sent."""
+        self._drop_own(len(self._own))
+        self._examined = self.sent
+        here = self.sent.sequence
+        self._controls = [each for each in self._controls if each[0] <= here or each[0] == _LAST]
 
     def release(self) -> None:
         """Gives back what the connection's budget was charged for; the subscription is over."""

@@ -103,7 +103,6 @@ class Listener:
     task: asyncio.Task[None] | None = None
     begin: int = -1
     through: int = -1
-    got: list[int] = field(default_factory=list)
     over: set[int] = field(default_factory=set)
     said: list[str] = field(default_factory=list)
     messages: int | None = None
