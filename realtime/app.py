@@ -19,7 +19,8 @@ from grpc_reflection.v1alpha import reflection
 from nats.aio.client import Client as NatsClient
 
 from protos.events.v1 import read_pb2, read_pb2_grpc, stream_pb2
-from realtime.auth.policy import AllowAll, Policy
+from realtime.auth.load import load_policy
+from realtime.auth.policy import Policy
 from realtime.auth.read_access import ReadAccess
 from realtime.cache import RedisCache
 from realtime.catchup import CatchUp
@@ -56,11 +57,11 @@ _SERVICES = (
 
 
 class Server:
-    """One server process. ``run`` serves until ``stop`` is called. Without a ``policy`` all may see everything."""
+    """One server process. ``run`` serves until ``stop`` is called. Without a ``policy`` the settings name it."""
 
     def __init__(self, settings: ServerSettings, policy: Policy | None = None) -> None:
         self._settings = settings
-        self._policy = policy or AllowAll()
+        self._policy = policy or load_policy(settings.policy)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:

@@ -122,7 +122,6 @@ class CursorReset(RequestError):
 class Unauthenticated(RequestError):
     """The caller is not known, or its authorization has ended."""
 
-    exit_code = 4
     code = codes.ERROR_CODE_UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
 
@@ -130,7 +129,6 @@ class Unauthenticated(RequestError):
 class PermissionDenied(RequestError):
     """The caller is known and may not see what was asked for."""
 
-    exit_code = 4
     code = codes.ERROR_CODE_PERMISSION_DENIED
     reason = "PERMISSION_DENIED"
 

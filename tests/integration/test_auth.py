@@ -39,7 +39,7 @@ async def reauth(stream: RawStream, token: str) -> None:
 async def test_a_caller_who_is_not_known_gets_no_stream(
     nats_server: NatsServer, writer: StreamWriter, token: str
 ) -> None:
-    async with serving(nats_server.url, ruled()) as address, raw_stream(address, token) as stream:
+    async with serving(nats_server.url, ruled_by=ruled()) as address, raw_stream(address, token) as stream:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -47,7 +47,7 @@ async def test_a_caller_who_is_not_known_gets_no_stream(
 
 
 async def test_what_a_caller_may_see_when_it_opens(nats_server: NatsServer, writer: StreamWriter) -> None:
-    async with serving(nats_server.url, ruled()) as address, raw_stream(address, "bob") as stream:
+    async with serving(nats_server.url, ruled_by=ruled()) as address, raw_stream(address, "bob") as stream:
         await stream.open("all")
         await stream.open("some", pb.Filter(workspace_ids=[ONE, THREE]))
         await stream.until(lambda: "scope_changed" in stream["some"].said)
@@ -74,7 +74,7 @@ async def test_losing_one_workspace_of_several(
 ) -> None:
     policy = ruled()
     await writer.commit(Change(workspace=ONE), Change(workspace=TWO))
-    async with serving(nats_server.url, policy) as address, raw_stream(address, "ann") as stream:
+    async with serving(nats_server.url, ruled_by=policy) as address, raw_stream(address, "ann") as stream:
         await stream.open("a", BOTH, earliest())
         await stream.open("b", pb.Filter(workspace_ids=[TWO]))
         await stream.caught_up("a")
@@ -97,7 +97,7 @@ async def test_what_is_queued_of_a_lost_workspace_is_not_sent(
     policy = ruled()
     await writer.commit_each(Change(workspace=(ONE, TWO)[at % 2]) for at in range(3000))
     async with (
-        serving(nats_server.url, policy, ring_entries=64) as address,
+        serving(nats_server.url, ruled_by=policy, ring_entries=64) as address,
         raw_stream(address, "ann") as stream,
     ):
         request = pb.OpenSubscription(subscription_id="a", filter=BOTH, start=earliest())
@@ -118,7 +118,7 @@ async def test_losing_all_ends_it_and_a_cursor_goes_on_where_it_stood(
     nats_server: NatsServer, writer: StreamWriter
 ) -> None:
     policy = ruled()
-    async with serving(nats_server.url, policy) as address, raw_stream(address, "ann") as stream:
+    async with serving(nats_server.url, ruled_by=policy) as address, raw_stream(address, "ann") as stream:
         await stream.open("a", BOTH)
         await stream.open("b", pb.Filter(workspace_ids=[TWO]))
         await stream.caught_up("a")
@@ -141,7 +141,7 @@ async def test_losing_all_ends_it_and_a_cursor_goes_on_where_it_stood(
 
 async def test_reset_says_forbidden(nats_server: NatsServer, writer: StreamWriter) -> None:
     policy = ruled()
-    async with serving(nats_server.url, policy) as address, raw_stream(address, "ann") as stream:
+    async with serving(nats_server.url, ruled_by=policy) as address, raw_stream(address, "ann") as stream:
         await stream.open("a", BOTH)
         policy.change("ann", Scope(frozenset()))
         while (frame := await stream.read()).WhichOneof("response") != "reset":
@@ -155,7 +155,7 @@ async def test_a_policy_that_fails_ends_what_it_was_asked_about_alone(
 ) -> None:
     policy = ruled()
     async with (
-        serving(nats_server.url, policy) as address,
+        serving(nats_server.url, ruled_by=policy) as address,
         raw_stream(address, "ann") as ann,
         raw_stream(address, "bob") as bob,
     ):
@@ -177,7 +177,7 @@ async def test_the_end_of_the_authorization(nats_server: NatsServer, writer: Str
     policy = ruled()
     policy.expire_in("ann", 2)
     async with (
-        serving(nats_server.url, policy, auth_warning_s=1.5) as address,
+        serving(nats_server.url, ruled_by=policy, auth_warning_s=1.5) as address,
         raw_stream(address, "ann") as stream,
         raw_stream(address, "bob") as other,
     ):
@@ -204,7 +204,7 @@ async def test_another_token_in_time(nats_server: NatsServer, writer: StreamWrit
     policy = ruled()
     policy.expire_in("ann", 3)
     async with (
-        serving(nats_server.url, policy, auth_warning_s=2.9) as address,
+        serving(nats_server.url, ruled_by=policy, auth_warning_s=2.9) as address,
         raw_stream(address, "ann") as stream,
     ):
         await stream.open("a", BOTH)
@@ -221,7 +221,7 @@ async def test_another_token_in_time(nats_server: NatsServer, writer: StreamWrit
 async def test_another_caller_sees_what_both_may_see(nats_server: NatsServer, writer: StreamWriter) -> None:
     policy = ruled()
     policy.scopes["bob"] = Scope(frozenset((TWO, THREE)))
-    async with serving(nats_server.url, policy) as address, raw_stream(address, "ann") as stream:
+    async with serving(nats_server.url, ruled_by=policy) as address, raw_stream(address, "ann") as stream:
         await stream.open("a", BOTH)
         await reauth(stream, "bob")
         await stream.until(lambda: "scope_changed" in stream["a"].said)
@@ -245,7 +245,7 @@ async def test_a_policy_whose_version_never_settles_ends_the_subscription(
     nats_server: NatsServer, writer: StreamWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = ruled()
-    async with serving(nats_server.url, policy) as address, raw_stream(address, "ann") as stream:
+    async with serving(nats_server.url, ruled_by=policy) as address, raw_stream(address, "ann") as stream:
         await stream.open("a", BOTH)
         count = iter(range(1, 10_000_000))
         monkeypatch.setattr(policy, "version", lambda _: next(count))

@@ -40,7 +40,7 @@ async def test_notes_and_users_of_ones_own_workspaces(
         Change("membership", workspace=ONE, user=user),
     )
     async with (
-        serving(nats_server.url, ruled(), redis_url=own_valkey.url) as address,
+        serving(nats_server.url, ruled_by=ruled(), redis_url=own_valkey.url) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         stub = read_pb2_grpc.ReadServiceStub(channel)
