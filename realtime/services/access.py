@@ -64,14 +64,13 @@ class StreamAccess:
         """
         self._raise_if_refused()
         asked = subscriber.terms.wanted
-        caller = None
-        while caller is not self._caller:
-            caller = self._caller
-            version = version_of(self._policy, caller)
-            scope = await scope_of(self._policy, caller, asked)
-            self._raise_if_refused()
+        caller = self._caller
+        version = version_of(self._policy, caller)
+        scope = await scope_of(self._policy, caller, asked)
+        self._raise_if_refused()
         subscriber.filter = narrow(asked, asked, scope)
-        self._versions[subscriber] = version
+        # Another caller came meanwhile: its permissions are asked for before the first frame.
+        self._versions[subscriber] = version if caller is self._caller else None
 
     def tell_lost(self, subscriber: Subscriber) -> None:
         """Says, behind ``ready``, what of the named workspaces is not delivered."""
