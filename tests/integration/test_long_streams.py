@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -57,10 +58,11 @@ async def test_clients_are_told_to_come_back_at_different_times(
 
 
 def test_both_sides_ask_whether_the_other_is_there() -> None:
-    server, asking = dict(app._OPTIONS), dict(client._OPTIONS)
+    server: dict[str, Any] = dict(app._OPTIONS)
+    asking: dict[str, Any] = dict(client._OPTIONS)
     for options in (server, asking):
-        assert 0 < int(options["grpc.keepalive_time_ms"]) <= 30_000
-        assert 0 < int(options["grpc.keepalive_timeout_ms"]) <= 10_000
+        assert 0 < options["grpc.keepalive_time_ms"] <= 30_000
+        assert 0 < options["grpc.keepalive_timeout_ms"] <= 10_000
     assert server["grpc.keepalive_permit_without_calls"] == 1
     # Else the server would end the connection of a client that asks as often as ours.
-    assert int(server["grpc.http2.min_ping_interval_without_data_ms"]) < int(asking["grpc.keepalive_time_ms"])
+    assert server["grpc.http2.min_ping_interval_without_data_ms"] < asking["grpc.keepalive_time_ms"]
