@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-from protos.common.v1 import error_pb2 as codes
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import stream_pb2 as pb
-from realtime.entry import Entry
-from realtime.filters import Filter
 from tests.fixtures.raw_stream import earliest, raw_stream
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_writer import Change, StreamWriter, new_id, sequences
@@ -140,34 +135,3 @@ async def test_verbs_and_changed_fields(nats_server: NatsServer, writer: StreamW
             await stream.until(lambda name=name: stream[name].through == 12)  # type: ignore[misc]
             assert stream[name].sequences == [stored[at].sequence for stored in (old, new) for at in indexes]
             assert stream[name].counts == [len(indexes) * 2, 12 - len(indexes) * 2, 0]
-
-
-@pytest.mark.parametrize("is_live", [True, False])
-async def test_a_filter_that_fails_ends_its_own_subscriptions_alone(
-    nats_server: NatsServer, writer: StreamWriter, monkeypatch: pytest.MonkeyPatch, is_live: bool
-) -> None:
-    admits = Filter.admits
-
-    def fails(self: Filter, entry: Entry) -> bool:
-        if "breaks" in self.verbs and entry.verb == fmt.DELETED:
-            raise ValueError("it breaks")
-        return admits(self, entry)
-
-    monkeypatch.setattr(Filter, "admits", fails)
-    async with serving(nats_server.url, **SMALL) as address, raw_stream(address) as stream:
-        await stream.open("good", pb.Filter(verbs=["deleted"]))
-        await stream.open("all")
-        if is_live:
-            for name in ("a", "b"):
-                await stream.open(name, pb.Filter(verbs=["breaks"]))
-                await stream.caught_up(name)
-            await writer.commit(Change(), Change(verb=fmt.DELETED))
-        else:
-            await writer.commit(Change(), Change(verb=fmt.DELETED))
-            for name in ("a", "b"):
-                await stream.open(name, pb.Filter(verbs=["breaks"]), earliest())
-        for name in ("a", "b"):
-            assert (await stream.closed(name)).error.code == codes.ERROR_CODE_INTERNAL
-        await writer.commit(Change(verb=fmt.DELETED))
-        await stream.until(lambda: stream["good"].sequences == [2, 3])
-        await stream.until(lambda: stream["all"].sequences == [1, 2, 3])

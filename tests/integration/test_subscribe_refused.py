@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -82,7 +82,7 @@ async def test_a_filter_with_too_many_combinations(stream: RawStream) -> None:
 
 @pytest.mark.parametrize("name", ["workspace_ids", "kinds", "entity_ids", "verbs", "changed_fields"])
 async def test_a_filter_with_a_list_that_is_too_long(stream: RawStream, name: str) -> None:
-    await stream.open("bad", pb.Filter(**{name: ["note"] * 10_000}), wait=False)  # type: ignore[arg-type]
+    await stream.open("bad", pb.Filter(**{name: ["note"] * 10_000}), wait=False)
     error = await refused(stream, "bad", codes.ERROR_CODE_RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
     assert f"filter.{name} has 10000 members" in error.message
 
@@ -99,7 +99,10 @@ NEGATIVE_LINGER = delimited(1, delimited(1, b"bad") + b"\x38" + b"\xff" * 9 + b"
         (pb.OpenSubscription(max_linger_ms=1001), "open.max_linger_ms"),
         (pb.OpenSubscription(max_linger_ms=2**32 - 1), "open.max_linger_ms"),
         (NEGATIVE_LINGER, "open.max_linger_ms"),
-        (pb.OpenSubscription(overflow_policy=99), "open.overflow_policy"),  # type: ignore[arg-type]
+        (
+            pb.OpenSubscription(overflow_policy=cast("pb.OverflowPolicy.ValueType", 99)),
+            "open.overflow_policy",
+        ),
         (pb.OpenSubscription(field_mask=FieldMask(paths=["title", "titel"])), "open.field_mask.paths[1]"),
         (pb.OpenSubscription(field_mask=FieldMask(paths=["title"] * 101)), "open.field_mask"),
     ],

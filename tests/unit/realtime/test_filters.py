@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.event_pb2 import Event
-from realtime.entry import Entry
+from realtime.entry import Entry, make_entry
 from realtime.errors import ArgumentInvalid, LimitExceeded
 from realtime.filters import Filter, compile_filter
 from realtime.hub import Hub
@@ -43,6 +43,13 @@ def joined(workspace: str, user: str) -> Entry:
     return Entry(1, 1, subject, fmt.CREATED, None, event.SerializeToString(), b"")
 
 
+def told(sequence: int, subject: fmt.Subject | None, verb: str, changed: tuple[str, ...]) -> Entry:
+    if subject is None:
+        return Entry(sequence, sequence, None, verb, None, b"", b"")
+    headers = {fmt.VERB: verb, fmt.CHANGED: ",".join(changed)}
+    return make_entry("0190a0000000000000aa", str(subject), headers, b"", sequence, sequence)
+
+
 @given(
     FILTERS,
     st.one_of(st.none(), SUBJECTS),
@@ -64,7 +71,7 @@ def test_the_live_edge_and_a_catch_up_agree(
     memberships.begin(begins)
     subscriber = Subscriber("s", Terms(wanted), MailboxLimits())
     hub.attach(subscriber)
-    entry = Entry(2, 2, subject, verb, None, b"", b"", changed=changed)
+    entry = told(2, subject, verb, changed)
     hub.take([entry])
     assert subscriber.has_frames == wanted.matches(entry, memberships)
     hub.detach(subscriber)
@@ -101,7 +108,7 @@ def test_it_is_compiled_to_canonical_ids() -> None:
 def test_verbs_and_changed_fields(verb: str, changed: tuple[str, ...], is_admitted: bool) -> None:
     wanted = Filter(verbs=frozenset({fmt.UPDATED, fmt.DELETED}), changed=frozenset({"title"}))
     subject = fmt.Subject(A, "note", "x")
-    entry = Entry(1, 1, subject, verb, None, b"", b"", changed=changed)
+    entry = told(1, subject, verb, changed)
     assert wanted.admits(entry) == is_admitted == wanted.matches(entry, Memberships())
     assert wanted.covers(entry, Memberships())
 
