@@ -19,7 +19,7 @@ from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from realtime.catchup import CatchUp
 from realtime.entry import Entry
-from realtime.errors import Unavailable
+from realtime.errors import ArgumentInvalid, Unavailable
 from realtime.filters import USER_KIND, Filter
 from realtime.hub import Hub
 from realtime.memberships import KIND as MEMBERSHIP
@@ -61,10 +61,18 @@ class Snapshot:
         """Returns when the end was sent, or the subscription was closed.
 
         Raises:
+            ArgumentInvalid: the filter names a kind that has no states here.
             Unavailable: the states cannot be read, or nothing is heard of the source.
             CursorReset: retention took what the states were to be corrected with.
         """
         wanted, states = self._wanted, self._states
+        unknown = sorted(wanted.kinds.difference(states.kinds))
+        if unknown:
+            raise ArgumentInvalid(
+                "filter.kinds",
+                f"there is no snapshot of {unknown[0]!r}",
+                f"use some of: {', '.join(states.kinds)}",
+            )
         await self._ask(states.settle)
         for kind in states.kinds:
             if wanted.kinds and kind not in wanted.kinds:
