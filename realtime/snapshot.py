@@ -73,6 +73,10 @@ class Snapshot:
                 f"there is no snapshot of {unknown[0]!r}",
                 f"use some of: {', '.join(states.kinds)}",
             )
+        if not self._hub.source.wal_lsn:
+            # Before an epoch's changes are streamed, what is read and gone again is told by nobody.
+            await self._ask(states.position)
+            await self._reach(1)
         await self._ask(states.settle)
         for kind in states.kinds:
             if wanted.kinds and kind not in wanted.kinds:

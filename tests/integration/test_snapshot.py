@@ -2,124 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-
 import psycopg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2 as rpc  # type: ignore[import-untyped]  # it has no marker
 
 from bridge.settings import BridgeSettings
-from protos.common.v1 import error_pb2 as codes
 from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.rejected_pb2 import Rejected
 from realtime.cursor import Cursor
 from realtime.errors import ArgumentInvalid, Unavailable
 from realtime.status import from_error
-from tests.fixtures.bridge import RunningBridge, running
+from tests.fixtures.bridge import running
 from tests.fixtures.churn import churning
-from tests.fixtures.raw_stream import RawStream, raw_stream, snapshot
+from tests.fixtures.raw_stream import raw_stream, snapshot
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.snapshot_fold import Folded, fold_items, fold_stored
+from tests.fixtures.snapshot_kit import FILL, SnapshotKit, detail, opened_server, whole
 from tests.fixtures.stream_reader import Reader
 from tests.fixtures.stream_states import read_all
 
 
-@dataclass
-class Kit:
-    """The whole path: Postgres, bridge, NATS, server, and a stream of it."""
-
-    dsn: str
-    bridge: RunningBridge
-    address: str
-    stream: RawStream
-
-    def execute(self, *statements: str) -> None:
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
-
-
-@asynccontextmanager
-async def opened(settings: BridgeSettings) -> AsyncIterator[Kit]:
-    async with (
-        running(settings) as bridge,
-        serving(settings.nats_url, postgres_dsn=settings.postgres_dsn) as address,
-        raw_stream(address) as stream,
-    ):
-        yield Kit(settings.postgres_dsn, bridge, address, stream)
-
-
-@asynccontextmanager
-async def opened_server(settings: BridgeSettings) -> AsyncIterator[RawStream]:
-    async with (
-        serving(settings.nats_url, postgres_dsn=settings.postgres_dsn) as address,
-        raw_stream(address) as stream,
-    ):
-        yield stream
-
-
-def detail(error: codes.Error, kind: Any) -> Any:
-    """The first detail of a kind."""
-    for packed in error.details:
-        found = kind()
-        if packed.Unpack(found):
-            return found
-    raise AssertionError(f"no {kind.__name__} in {error}")
-
-
-@pytest.fixture
-async def kit(bridge_settings: BridgeSettings) -> AsyncIterator[Kit]:
-    async with opened(bridge_settings) as result:
-        yield result
-
-
-async def whole(stream: RawStream, name: str) -> None:
-    """Reads until the snapshot is whole."""
-    await stream.until(lambda: stream[name].end.HasField("snapshot_end") or "closed" in stream[name].said, 40)
-    assert "closed" not in stream[name].said, stream[name].last
-
-
-FILL = (
-    "INSERT INTO workspaces (slug, name) SELECT 'w' || n, 'W' FROM generate_series(1, 4) n",
-    "INSERT INTO users (email) SELECT 'u' || n FROM generate_series(1, 40) n",
-    "INSERT INTO memberships (workspace_id, user_id) SELECT w.id, u.id FROM workspaces w, users u"
-    " WHERE (hashtext(w.slug || u.email) & 3) = 0",
-    "INSERT INTO notes (workspace_id, author_id, title, body, metadata) SELECT w.id, (SELECT id FROM users LIMIT 1),"
-    """ 'n' || n, repeat('x', n), '{"a": 1, "b": "c", "d": null}' FROM workspaces w, generate_series(1, 500) n""",
-)
-
-
-async def test_a_snapshot_is_the_tables(kit: Kit, stream_reader: Reader) -> None:
-    kit.execute(*FILL)
-    await stream_reader.caught_up(kit.dsn)
-    await kit.stream.open("a", start=snapshot())
-    await whole(kit.stream, "a")
-    account = kit.stream["a"]
+async def test_a_snapshot_is_the_tables(snapshot_kit: SnapshotKit, stream_reader: Reader) -> None:
+    snapshot_kit.execute(*FILL)
+    await stream_reader.caught_up(snapshot_kit.dsn)
+    await snapshot_kit.stream.open("a", start=snapshot())
+    await whole(snapshot_kit.stream, "a")
+    account = snapshot_kit.stream["a"]
     assert account.said[:2] == ["ready", "snapshot_page"]
     assert len(account.items) == 4 + 40 + 2000 + sum(i.event.type == "membership.read" for i in account.items)
     cursor = Cursor.decode(account.cursor)
     assert fold_items(account.items) == fold_stored(await read_all(stream_reader), cursor.sequence)
-    kit.execute("UPDATE notes SET title = 'after'")
-    await kit.stream.until(lambda: len(account.events) == 2000)
+    snapshot_kit.execute("UPDATE notes SET title = 'after'")
+    await snapshot_kit.stream.until(lambda: len(account.events) == 2000)
     assert account.said.count("caught_up") == 1
 
 
 async def test_under_writes_it_is_the_state_at_its_cursor_and_the_tail_goes_on(
-    kit: Kit, stream_reader: Reader
+    snapshot_kit: SnapshotKit, stream_reader: Reader
 ) -> None:
-    kit.execute(*FILL)
-    stream = kit.stream
+    snapshot_kit.execute(*FILL)
+    stream = snapshot_kit.stream
     names = [f"s{at}" for at in range(8)]
-    async with churning(kit.dsn):
+    async with churning(snapshot_kit.dsn):
         for name in names:
             await stream.open(name, start=snapshot(50 if name == "s1" else 0))
             await whole(stream, name)
-    await stream_reader.caught_up(kit.dsn)
+    await stream_reader.caught_up(snapshot_kit.dsn)
     stored = await read_all(stream_reader)
     last = [message.sequence for message in stored if not message.is_mark][-1]
     for name in names:
@@ -138,17 +68,17 @@ async def test_under_writes_it_is_the_state_at_its_cursor_and_the_tail_goes_on(
     assert max(len(page.items) for page in stream["s1"].pages) == 50
 
 
-async def test_a_filter_of_workspaces_under_writes(kit: Kit, stream_reader: Reader) -> None:
-    kit.execute(*FILL)
-    with psycopg.connect(kit.dsn) as connection:
+async def test_a_filter_of_workspaces_under_writes(snapshot_kit: SnapshotKit, stream_reader: Reader) -> None:
+    snapshot_kit.execute(*FILL)
+    with psycopg.connect(snapshot_kit.dsn) as connection:
         rows = connection.execute("SELECT id::text FROM workspaces ORDER BY slug LIMIT 2").fetchall()
     wanted = {str(row[0]) for row in rows}
     names = [f"s{at}" for at in range(8)]
-    async with churning(kit.dsn):
+    async with churning(snapshot_kit.dsn):
         for name in names:
-            await kit.stream.open(name, pb.Filter(workspace_ids=sorted(wanted)), snapshot())
-            await whole(kit.stream, name)
-    await stream_reader.caught_up(kit.dsn)
+            await snapshot_kit.stream.open(name, pb.Filter(workspace_ids=sorted(wanted)), snapshot())
+            await whole(snapshot_kit.stream, name)
+    await stream_reader.caught_up(snapshot_kit.dsn)
     stored = await read_all(stream_reader)
     once = {
         message.event.membership.user_id
@@ -158,9 +88,9 @@ async def test_a_filter_of_workspaces_under_writes(kit: Kit, stream_reader: Read
         and message.event.HasField("membership")
     }
     for name in names:
-        through = Cursor.decode(kit.stream[name].end.cursor).sequence
+        through = Cursor.decode(snapshot_kit.stream[name].end.cursor).sequence
         everything = fold_stored(stored, through)
-        found = fold_items(kit.stream[name].items)
+        found = fold_items(snapshot_kit.stream[name].items)
         members: set[str] = set()
         routed: Folded = {}
         for (kind, entity), state in everything.items():
@@ -180,12 +110,14 @@ async def test_a_filter_of_workspaces_under_writes(kit: Kit, stream_reader: Read
         assert users.keys() <= once
 
 
-async def test_filters_of_kinds_and_entities_and_a_mask(kit: Kit, stream_reader: Reader) -> None:
-    kit.execute(*FILL)
-    with psycopg.connect(kit.dsn) as connection:
+async def test_filters_of_kinds_and_entities_and_a_mask(
+    snapshot_kit: SnapshotKit, stream_reader: Reader
+) -> None:
+    snapshot_kit.execute(*FILL)
+    with psycopg.connect(snapshot_kit.dsn) as connection:
         note = str(connection.execute("SELECT min(id::text) FROM notes").fetchone()[0])  # type: ignore[index]
-    await stream_reader.caught_up(kit.dsn)
-    stream = kit.stream
+    await stream_reader.caught_up(snapshot_kit.dsn)
+    stream = snapshot_kit.stream
     mask = {"field_mask": FieldMask(paths=["title"])}
     await stream.open("kinds", pb.Filter(kinds=["user", "workspace"]), snapshot(), **mask)
     await stream.open("one", pb.Filter(entity_ids=[note, "no-uuid"]), snapshot(), **mask)
@@ -228,10 +160,10 @@ async def test_what_happened_does_not_matter_to_a_snapshot_and_an_unknown_kind_i
         assert "'task'" in error.message
 
 
-async def test_credit_counts_for_items(kit: Kit, stream_reader: Reader) -> None:
-    kit.execute(*FILL)
-    await stream_reader.caught_up(kit.dsn)
-    stream = kit.stream
+async def test_credit_counts_for_items(snapshot_kit: SnapshotKit, stream_reader: Reader) -> None:
+    snapshot_kit.execute(*FILL)
+    await stream_reader.caught_up(snapshot_kit.dsn)
+    stream = snapshot_kit.stream
     await stream.open("s", pb.Filter(kinds=["note"]), snapshot(), credit=pb.Credit(messages=7))
     await stream.until(lambda: len(stream["s"].items) == 7)
     await stream.ask_progress("s")
@@ -242,7 +174,7 @@ async def test_credit_counts_for_items(kit: Kit, stream_reader: Reader) -> None:
     await whole(stream, "s")
     assert len(stream["s"].items) == 2000
     await stream.open("witness")
-    kit.execute("UPDATE notes SET title = 'x' WHERE id = (SELECT id FROM notes LIMIT 1)")
+    snapshot_kit.execute("UPDATE notes SET title = 'x' WHERE id = (SELECT id FROM notes LIMIT 1)")
     await stream.until(lambda: stream["witness"].events)
     assert stream["s"].events == []
     grant.credit.messages = 1
@@ -250,10 +182,12 @@ async def test_credit_counts_for_items(kit: Kit, stream_reader: Reader) -> None:
     await stream.until(lambda: len(stream["s"].events) == 1)
 
 
-async def test_closing_it_in_its_midst_ends_it_alone(kit: Kit, stream_reader: Reader) -> None:
-    kit.execute(*FILL)
-    await stream_reader.caught_up(kit.dsn)
-    stream = kit.stream
+async def test_closing_it_in_its_midst_ends_it_alone(
+    snapshot_kit: SnapshotKit, stream_reader: Reader
+) -> None:
+    snapshot_kit.execute(*FILL)
+    await stream_reader.caught_up(snapshot_kit.dsn)
+    stream = snapshot_kit.stream
     await stream.open("s", start=snapshot(), credit=pb.Credit(messages=7))
     await stream.until(lambda: len(stream["s"].items) == 7)
     await stream.send(pb.SubscribeRequest(close=pb.CloseSubscription(subscription_id="s")))
@@ -262,23 +196,25 @@ async def test_closing_it_in_its_midst_ends_it_alone(kit: Kit, stream_reader: Re
     await whole(stream, "t")
 
 
-async def test_a_row_that_cannot_be_an_event_is_said_to_be_rejected(kit: Kit, stream_reader: Reader) -> None:
-    kit.execute(*FILL[:1], "INSERT INTO notes (workspace_id, title) SELECT id, 'n' FROM workspaces")
+async def test_a_row_that_cannot_be_an_event_is_said_to_be_rejected(
+    snapshot_kit: SnapshotKit, stream_reader: Reader
+) -> None:
+    snapshot_kit.execute(*FILL[:1], "INSERT INTO notes (workspace_id, title) SELECT id, 'n' FROM workspaces")
     large = (
         "INSERT INTO notes (workspace_id, title, body) SELECT id, 'large', repeat('x', 9000000)"
         " FROM workspaces WHERE slug = 'w1'"
     )
-    kit.execute(large)
-    await stream_reader.caught_up(kit.dsn)
-    await kit.stream.open("s", pb.Filter(kinds=["note"]), snapshot())
-    await whole(kit.stream, "s")
-    account = kit.stream["s"]
+    snapshot_kit.execute(large)
+    await stream_reader.caught_up(snapshot_kit.dsn)
+    await snapshot_kit.stream.open("s", pb.Filter(kinds=["note"]), snapshot())
+    await whole(snapshot_kit.stream, "s")
+    account = snapshot_kit.stream["s"]
     (rejected,) = [item.event for item in account.items if item.event.HasField("rejected")]
     assert rejected.type == "note.rejected"
     assert rejected.rejected.reason == Rejected.REASON_TOO_LARGE
     assert len(account.items) == 5
-    kit.execute(large)
-    await kit.stream.until(lambda: account.events)
+    snapshot_kit.execute(large)
+    await snapshot_kit.stream.until(lambda: account.events)
     assert account.events[-1].event.type == "note.rejected"
     through = Cursor.decode(account.cursor).sequence
     everything = fold_items([*account.items, *account.events])
@@ -319,17 +255,19 @@ async def test_a_bridge_that_is_away_ends_it_with_unavailable(
         assert "bridge" in error.message
 
 
-async def test_many_at_once(kit: Kit, stream_reader: Reader) -> None:
-    kit.execute(*FILL)
-    async with churning(kit.dsn, writers=1):
+async def test_many_at_once(snapshot_kit: SnapshotKit, stream_reader: Reader) -> None:
+    snapshot_kit.execute(*FILL)
+    async with churning(snapshot_kit.dsn, writers=1):
         names = [f"s{at}" for at in range(60)]
         for name in names:
-            await kit.stream.open(name, start=snapshot(), wait=False)
+            await snapshot_kit.stream.open(name, start=snapshot(), wait=False)
         for name in names:
-            await kit.stream.until(lambda name=name: "snapshot_end" in kit.stream[name].said, 40)  # type: ignore[misc]
-    await stream_reader.caught_up(kit.dsn)
+            await snapshot_kit.stream.until(
+                lambda name=name: "snapshot_end" in snapshot_kit.stream[name].said, 40
+            )  # type: ignore[misc]
+    await stream_reader.caught_up(snapshot_kit.dsn)
     stored = await read_all(stream_reader)
     for name in names:
-        account = kit.stream[name]
+        account = snapshot_kit.stream[name]
         through = Cursor.decode(account.end.cursor).sequence
         assert fold_items(account.items) == fold_stored(stored, through)
