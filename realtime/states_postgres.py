@@ -216,8 +216,8 @@ class PostgresStates:
                 "snapshots are read from a primary, and Postgres is a standby here",
                 "set ZEPHYR_POSTGRES_DSN to the primary",
             )
-        # A commit is in the log, and so may be in the stream, a moment before others see it (with
-        # synchronous standbys, until these have it). Who is not done by then is in no commit.
+        # A commit is in the log, and so may be in the stream, a moment before others see it; with
+        # synchronous standbys, until these have it. Who is not done after that moment is in no commit.
         ((ours,),) = await self._rows("SELECT pg_current_xact_id()::text::bigint")
         loop = asyncio.get_running_loop()
         until = loop.time() + (_SETTLE_REPLICATED_S if is_replicated else _SETTLE_S)
@@ -226,6 +226,12 @@ class PostgresStates:
             if oldest >= ours:
                 return
             await asyncio.sleep(_POLL_S)
+        ((waiting,),) = await self._rows(_WAIT_FOR_STANDBY)
+        if is_replicated and waiting:
+            raise Unavailable(
+                "commits wait for a synchronous standby: what is in the stream cannot be read yet",
+                "start the standby, or take it out of synchronous_standby_names",
+            )
 
     async def page(self, kind: str, wanted: Filter, after: str = "") -> StatePage:
         reading = self._readings[kind]
@@ -287,6 +293,7 @@ class PostgresStates:
 
 
 _BEGIN: LiteralString = "SELECT pg_is_in_recovery(), current_setting('synchronous_standby_names') <> ''"
+_WAIT_FOR_STANDBY: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 _MAY_EMIT: LiteralString = (
     "SELECT coalesce(bool_and(has_function_privilege(oid, 'EXECUTE')), false)"
     " FROM pg_proc WHERE proname = 'pg_logical_emit_message'"
