@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, cast
 
+import orjson
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from psycopg import sql
@@ -38,8 +39,8 @@ _COMMON: dict[str, LiteralString] = {
     " -9223372036854775808)::bigint",
     "updated_at": "greatest(least(extract(epoch FROM updated_at) * 1000000, 9223372036854775807),"
     " -9223372036854775808)::bigint",
-    "metadata": "CASE WHEN size > %(largest)s THEN '{}' ELSE (SELECT coalesce(jsonb_object_agg(key,"
-    " coalesce(value, 'null')), '{}') FROM jsonb_each_text(metadata)) END",
+    "metadata": "CASE WHEN size > %(largest)s OR metadata = '{}' THEN NULL ELSE (SELECT jsonb_object_agg(key,"
+    " coalesce(value, 'null'))::text FROM jsonb_each_text(metadata)) END",
 }
 
 # Of a page's rows the columns stay as they are stored until those that are too many in bytes are left out.
@@ -48,7 +49,7 @@ SELECT {fields}, place::text, size, found, (extract(epoch FROM statement_timesta
   FROM (SELECT page.*, sum(size) OVER (ORDER BY place) - size AS before, count(*) OVER () AS found
           FROM (SELECT {place} AS place, {columns}, {size} AS size FROM {table} WHERE {condition}
                  ORDER BY {place} LIMIT %(limit)s) AS page) AS sized
- WHERE before < %(bytes)s ORDER BY place
+ WHERE before < %(bytes)s ORDER BY sized.place
 """
 
 
@@ -163,7 +164,8 @@ class StateRows:
     def event(self, row: Sequence[Any]) -> Event:
         """A row as an event. Its size was asked of Postgres; what it comes to as a message is known here."""
         fields = dict(zip(self.names, row, strict=False))
-        size, time = row[-3], row[-1]
+        size, time, metadata = row[-3], row[-1], fields["metadata"]
+        fields["metadata"] = orjson.loads(metadata) if metadata is not None else None
         kind = self.table.kind
         workspace = fields[self.table.workspace] if self.table.workspace else fmt.NONE
         event = Event(

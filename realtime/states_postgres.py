@@ -24,6 +24,8 @@ from realtime.states import StatePage
 _SETTLE_S = 0.5
 _SETTLE_REPLICATED_S = 5.0
 _POLL_S = 0.01
+_ROWS_A_TURN = 50
+"""Rows become events in turns with everything else that the loop has to do."""
 
 
 class PostgresStates:
@@ -99,7 +101,12 @@ class PostgresStates:
         workspace: str = "",
     ) -> tuple[list[Event], str | None]:
         rows = await self._rows(statement, parameters(ids, after, workspace))
-        return [reading.event(row) for row in rows], following_place(rows)
+        events: list[Event] = []
+        for row in rows:
+            events.append(reading.event(row))
+            if len(events) % _ROWS_A_TURN == 0:
+                await asyncio.sleep(0)
+        return events, following_place(rows)
 
     async def _rows(self, statement: LiteralString | sql.Composed, values: Any = ()) -> list[Any]:
         async with self._readers:
