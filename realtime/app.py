@@ -34,6 +34,7 @@ from realtime.services.read import ReadService
 from realtime.services.stream_service import StreamService
 from realtime.settings import ServerSettings
 from realtime.source import Source
+from realtime.states_postgres import PostgresStates
 from realtime.subscription import Feed
 
 log = structlog.get_logger("server")
@@ -89,7 +90,7 @@ class Server:
             reader = StreamReader(connection, settings.stream)
             source = Source(reader, hub, preload=settings.ring_entries // 4)
             listener.source = source
-            feed = Feed(hub, source, reader, CatchUp(hub, reader))
+            feed = Feed(hub, source, reader, CatchUp(hub, reader), PostgresStates(database))
             streams = StreamService(
                 feed, settings.kinds, policy=self._policy, auth_warning_s=settings.auth_warning_s
             )
