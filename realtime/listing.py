@@ -1,7 +1,7 @@
 """One page of the past: events of a filter between two points of the stream.
 
 What is near the live edge comes from the ring, the rest from the stream: by the broker's index
-of subjects where the filter names a workspace or an entity, else as it stands. A page ends
+of subjects where few messages match, else as it stands. A page ends
 with enough events or bytes, and also when so many messages were examined or so long
 was worked: then it says how far, and the next one goes on from there. Nothing is passed over
 that a page says was examined.
@@ -25,6 +25,8 @@ from realtime.wanted import Wanted
 _RING_BATCH = 256
 _CHUNK_MESSAGES = 512
 _CHUNK_BYTES = 2 * 1024 * 1024
+_SPARSE = 8
+"""The index is asked where fewer than one in so many messages match."""
 _PAUSE_S = 0.05
 _READERS = 4
 
@@ -114,16 +116,21 @@ class Listing:
         self, wanted: Wanted, after: Cursor, end: Cursor, limits: PageLimits
     ) -> AsyncGenerator[Examined]:
         subjects = subjects_of(wanted.filter)
+        # A kind may be nearly all there is: then its index costs more than it saves. The next chunk tells.
+        is_sparse = bool(wanted.filter.workspaces or wanted.filter.entities)
         async with self._readers:
             while after.sequence < end.sequence:
                 found = self._from_ring(after, end)
-                if found is None and subjects is not None:
+                if found is None and subjects is not None and is_sparse:
                     async for examined in self._by_subjects(subjects, after, end):
                         yield examined
                     return
                 if found is None:
                     count = _CHUNK_MESSAGES if wanted.is_narrow else min(_CHUNK_MESSAGES, limits.events + 16)
                     found = await self._from_stream(after, end, count)
+                    memberships = self._hub.memberships
+                    matching = sum(wanted.filter.matches(entry, memberships) for entry in found[0])
+                    is_sparse = matching * _SPARSE < len(found[0])
                 yield found
                 after = found[1]
 

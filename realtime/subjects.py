@@ -18,9 +18,9 @@ MAX_SUBJECTS = 8
 def subjects_of(wanted: Filter) -> list[str] | None:
     """The subjects, with wildcards, that everything stands under which the filter may match.
 
-    None where the index does not help: the filter names neither workspace nor entity, or too many.
+    None where the index does not help: the filter names nothing, or too much.
     """
-    if not (wanted.workspaces or wanted.entities):
+    if not (wanted.workspaces or wanted.entities or wanted.kinds):
         return None
     kinds = sorted(wanted.kinds) or [_ANY]
     entities = sorted(wanted.entities) or [_ANY]
