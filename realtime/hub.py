@@ -39,6 +39,10 @@ _SILENT_INTERVALS = 3
 """A source is silent for so many of the intervals in which it marks where it is, before it is stalled."""
 
 
+_SIGNS_OF_LIFE = ("position", "snapshot", "backfill")
+"""Marks that the bridge writes when it has read something of the source: a copy takes long, and has its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class HubLimits:
     """Bounds of the ring, and of the transactions that are shown whole."""
@@ -232,6 +236,8 @@ class Hub:
             yield workspace, None, None
 
     def _read_mark(self, entry: Entry) -> None:
+        if entry.verb in _SIGNS_OF_LIFE:
+            self._heard(entry)
         if entry.verb != "position":
             return
         try:
@@ -244,10 +250,12 @@ class Hub:
             commit_lsn=mark.commit_lsn,
             commit_time=mark.commit_time,
         )
+        self._stalled_after_s = max(STALLED_AFTER_S, _SILENT_INTERVALS * mark.interval_ms / 1000)
+
+    def _heard(self, entry: Entry) -> None:
         # What is read back was said when it was stored; what is heard live needs no clock of another machine.
         age_s = 0.0 if self.is_fed else max(0.0, time.time() - entry.timestamp_ns / 1e9)
         self._heard_at = time.monotonic() - age_s
-        self._stalled_after_s = max(STALLED_AFTER_S, _SILENT_INTERVALS * mark.interval_ms / 1000)
 
     def _drop_held(self) -> None:
         self._held = []

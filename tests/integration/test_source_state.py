@@ -122,19 +122,6 @@ async def test_a_source_whose_bridge_is_stopped_is_said_to_be_stalled(
             await says_stalled(stream, "a", False)
 
 
-async def test_an_old_mark_is_no_sign_of_life(
-    nats_server: NatsServer, writer: StreamWriter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await writer.mark()
-    monkeypatch.setattr("realtime.hub.STALLED_AFTER_S", 0.0)
-    async with serving(nats_server.url) as address, raw_stream(address) as stream:
-        await stream.open("a")
-        assert stream["a"].last.ready.source.stalled
-        monkeypatch.setattr("realtime.hub.STALLED_AFTER_S", 60.0)
-        await writer.mark()
-        await says_stalled(stream, "a", False)
-
-
 async def test_a_server_that_cannot_read_says_that_the_source_is_stalled(
     nats_server: NatsServer, writer: StreamWriter
 ) -> None:
