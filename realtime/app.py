@@ -30,6 +30,7 @@ from realtime.hub import Hub, HubLimits
 from realtime.jetstream import StreamReader
 from realtime.projection import project
 from realtime.projector import Projector
+from realtime.services.list_events import ListEvents
 from realtime.services.read import ReadService
 from realtime.services.stream_service import StreamService
 from realtime.settings import ServerSettings
@@ -103,6 +104,7 @@ class Server:
             read_pb2_grpc.add_ReadServiceServicer_to_server(
                 ReadService(cache, database, access=access), server
             )
+            ListEvents(feed, settings.kinds, access).register(server)
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
             reflection.enable_server_reflection(
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server

@@ -13,6 +13,7 @@
         ├── CursorReset         the position cannot be served (expired, another epoch, rewritten)
         ├── Unauthenticated     the caller is not known, or its authorization has ended
         ├── PermissionDenied    the caller may not see what was asked for
+        │   └── PastGone        a list begins before what the stream still holds
         ├── NotFound            there is no such entity
         ├── LimitExceeded       too many or too much
         └── Unavailable         try again later
@@ -131,6 +132,16 @@ class PermissionDenied(RequestError):
 
     code = codes.ERROR_CODE_PERMISSION_DENIED
     reason = "PERMISSION_DENIED"
+
+
+class PastGone(CursorReset):
+    """A list begins before what the stream still holds; the reason is EXPIRED."""
+
+    code = codes.ERROR_CODE_OUT_OF_RANGE
+
+    def __init__(self, message: str) -> None:
+        super().__init__("EXPIRED", message)
+        self.mend = "list from the oldest that is left: with neither from_time nor after nor page_token"
 
 
 class NotFound(RequestError):

@@ -25,6 +25,7 @@ from protos.events.v1.stream_pb2 import (
     ScopeChanged,
     SnapshotEnd,
     SnapshotPage,
+    SourcePosition,
 )
 from realtime.budget import Budget
 from realtime.credit import Credit
@@ -162,12 +163,12 @@ class Subscriber:
             self._examined = self._unsent_from()
         self.lagging.set()
 
-    def fall_behind(self, reason: str) -> None:
+    def fall_behind(self, reason: str, source: SourcePosition | None = None) -> None:
         """Leaves the lane and forgets what was not taken from it: a catch-up goes on from what was sent."""
         self._forsake()
         self.falls += 1
         if not self.terms.disconnects:
-            self.say(FellBehind(reason=reason), in_turn=False)
+            self.say(FellBehind(reason=reason, source=source), in_turn=False)
 
     def fail(self, failure: Exception) -> None:
         """Leaves the lane in the same way, since its filter failed: the subscription's life ends with that."""

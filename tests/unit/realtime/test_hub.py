@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.mark_pb2 import PositionMark
-from realtime.entry import Entry
+from realtime.entry import Entry, make_entry
 from realtime.errors import CursorReset
 from realtime.filters import Filter
 from realtime.hub import Hub, HubLimits
@@ -101,3 +103,45 @@ def test_a_mark_of_another_epoch_tells_nothing_and_a_new_epoch_begins_without_a_
     assert hub.source.wal_lsn == 0
     hub.take([second])
     assert hub.source.wal_lsn == 3
+
+
+def mark(sequence: int, age_s: float, interval_ms: int = 0) -> Entry:
+    payload = PositionMark(epoch=EPOCH, wal_lsn=7, commit_time=5, interval_ms=interval_ms).SerializeToString()
+    return make_entry(EPOCH, fmt.POSITION_SUBJECT, {}, payload, sequence, int((time.time() - age_s) * 1e9))
+
+
+def test_a_mark_that_is_read_back_is_as_old_as_it_is() -> None:
+    hub = begun()
+    hub.is_fed = False
+    hub.take([mark(1, age_s=3600)])
+    hub.is_fed = True
+    assert hub.source_position().stalled
+    assert (hub.source_position().wal_lsn, hub.source_position().commit_time) == (7, 5)
+    # Live, whatever the broker's clock says.
+    hub.take([mark(2, age_s=3600)])
+    assert not hub.source_position().stalled
+    hub.is_fed = False
+    assert hub.source_position().stalled, "nobody reads the stream"
+
+
+def test_a_source_may_be_silent_for_three_of_its_intervals() -> None:
+    hub = begun()
+    for age_s, interval_ms, stalled in (
+        (14, 2000, False),
+        (16, 2000, True),
+        (80, 30_000, False),
+        (95, 30_000, True),
+    ):
+        hub.is_fed = False
+        hub.take([mark(hub.head + 1, age_s, interval_ms)])
+        hub.is_fed = True
+        assert hub.source_position().stalled == stalled
+
+
+def test_a_copy_is_a_sign_of_life() -> None:
+    hub = begun()
+    hub.is_fed = False
+    hub.take([mark(1, age_s=3600)])
+    hub.is_fed = True
+    hub.take([make_entry(EPOCH, fmt.SNAPSHOT_SUBJECT, {}, b"", 2, 2)])
+    assert not hub.source_position().stalled
