@@ -102,12 +102,13 @@ class Proxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # Before anything is awaited: the proxy's own end may cancel this task a second time.
+            up_writer.transport.abort()
+            self._writers -= {writer, up_writer}
+            self._spoilt.discard(writer)
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            self._writers -= {writer, up_writer}
-            self._spoilt.discard(writer)
-            up_writer.transport.abort()
 
     async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """From the bridge to NATS, command by command."""
