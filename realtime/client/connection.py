@@ -190,10 +190,8 @@ class Connection:
     async def _renew(self) -> None:
         try:
             token = await self._caller.token()
-        except Exception as exc:  # noqa: BLE001  # the user's own: it is raised in the iteration
-            error = RealtimeError(f"the token provider failed: {exc!r}", "see what it raised")
-            error.__cause__ = exc
-            self.end(error)
+        except RealtimeError as exc:
+            self.end(exc)
             return
         self.send(pb.SubscribeRequest(reauth=pb.Reauthentication(token=token)))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from realtime.errors import RealtimeError
+
 TokenProvider = Callable[[], Awaitable[str]]
 """Gives a token that is good now. Asked for each connection and call, and when the one in use ends soon."""
 
@@ -22,10 +24,19 @@ class Caller:
         return callable(self._token)
 
     async def token(self) -> str:
-        """A token, empty when there is none."""
+        """A token, empty when there is none.
+
+        Raises:
+            RealtimeError: the provider failed; its own error is the cause.
+        """
         if self._token is None or isinstance(self._token, str):
             return self._token or ""
-        return await self._token()
+        try:
+            return await self._token()
+        except RealtimeError:
+            raise
+        except Exception as exc:
+            raise RealtimeError(f"the token provider failed: {exc!r}", "see what it raised") from exc
 
     async def metadata(self) -> Metadata:
         """What goes with a call."""

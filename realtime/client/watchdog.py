@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+_LATE_S = 0.5
+
 
 class Watchdog:
     """Calls ``on_silence`` once, when ``heard`` was not called for ``silence_s`` seconds."""
@@ -19,7 +21,10 @@ class Watchdog:
         self._on_silence = on_silence
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = self._loop.call_later(silence_s, self._ring)
+        self._rings_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stopped = False
+        self._set(self._heard_at + silence_s)
 
     def heard(self) -> None:
         """Something came."""
@@ -29,24 +34,32 @@ class Watchdog:
         """Nothing is listened for: silence says nothing."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def resume(self) -> None:
         """It is listened again, from now on."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self.heard()
-            self._timer = self._loop.call_later(self._silence_s, self._ring)
+        self.pause()
+        self.heard()
+        if not self._is_stopped:
+            self._set(self._heard_at + self._silence_s)
 
     def stop(self) -> None:
         """For good."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._is_stopped = True
+        self.pause()
+
+    def _set(self, at: float) -> None:
+        self._rings_at = at
+        self._timer = self._loop.call_at(at, self._ring)
 
     def _ring(self) -> None:
+        now = self._loop.time()
         due_at = self._heard_at + self._silence_s
-        if self._loop.time() < due_at:
-            self._timer = self._loop.call_at(due_at, self._ring)
+        if now < due_at:
+            self._set(due_at)
+        elif now > self._rings_at + _LATE_S:
+            # The loop itself stood still: what came meanwhile could not be heard yet.
+            self._set(now + _LATE_S)
         else:
             self._timer = None
             self._on_silence()

@@ -66,6 +66,15 @@ async def test_json_lines_and_the_cursor_to_go_on_after(target: str, writer: Str
     assert last == {"cursor": lines[-1]["cursor"]}
 
 
+async def test_a_field_mask_leaves_the_rest_out(target: str, writer: StreamWriter) -> None:
+    (stored,) = await writer.commit(Change(size=10))
+    _, out, _ = await run(target, "--earliest", "--json", "-n", "1", "--field", "id")
+    event = json.loads(out.splitlines()[0])["event"]
+    assert stored.change is not None
+    assert event["note"] == {"id": stored.change.entity}
+    assert event["subject"] == stored.change.entity
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_it_with_0_and_the_cursor(
     target: str, writer: StreamWriter, number: signal.Signals
@@ -111,6 +120,9 @@ async def test_nothing_came_and_the_cursor_is_that_of_ready(target: str, writer:
         (("--after", "%%%"), 2, "cursor"),
         (("--after", "AQ"), 2, "cursor"),
         (("-n", "0"), 2, ""),
+        (("--since", "yesterday"), 2, "is no time"),
+        (("--since", "2026-01-01", "--earliest"), 2, "one place only"),
+        (("--field", "colour"), 2, "no model has a field 'colour'"),
     ],
 )
 async def test_what_is_wrong_is_said_in_one_line(
