@@ -21,7 +21,7 @@ from realtime.client.channel import client_closed
 from realtime.client.coverage import CoverageCheck
 from realtime.client.token import Caller
 from realtime.client.watchdog import Watchdog
-from realtime.client.window import CreditWindow, Owed, events_bytes
+from realtime.client.window import CreditWindow, Owed, charged
 from realtime.errors import RealtimeError, Unavailable
 from realtime.status import from_rpc_error
 
@@ -45,7 +45,7 @@ class GoingAway(Unavailable):
 
 
 class Connection:
-    """Made by ``open_connection``. Frames come from ``next``, each with the bytes of its events."""
+    """Made by ``open_connection``. Frames come from ``next``, each with what it costs of the credit."""
 
     def __init__(self, call: _Call, window: CreditWindow, silence_s: float, caller: Caller) -> None:
         self._call = call
@@ -53,7 +53,7 @@ class Connection:
         self._caller = caller
         self._coverage = CoverageCheck()
         self._owed = Owed(window)
-        self._inbox: deque[tuple[pb.SubscribeResponse, int, int]] = deque()
+        self._inbox: deque[tuple[pb.SubscribeResponse, tuple[int, int], int]] = deque()
         self._inbox_bytes = 0
         self._failure: RealtimeError | None = None
         self._arrived = asyncio.Event()
@@ -77,8 +77,8 @@ class Connection:
         """What was read and not yet taken."""
         return self._inbox_bytes
 
-    async def next(self) -> tuple[pb.SubscribeResponse, int]:
-        """The next frame, and the bytes of its events. May be cancelled.
+    async def next(self) -> tuple[pb.SubscribeResponse, tuple[int, int]]:
+        """The next frame, and what it costs: entries and bytes. May be cancelled.
 
         Raises:
             Unavailable: the stream is over, and another may be opened.
@@ -89,14 +89,14 @@ class Connection:
                 raise self._failure
             self._arrived.clear()
             await self._arrived.wait()
-        frame, size, length = self._inbox.popleft()
+        frame, cost, length = self._inbox.popleft()
         self._inbox_bytes -= length
         self._room.set()
-        return frame, size
+        return frame, cost
 
-    def done(self, messages: int, size: int) -> None:
-        """So many events, of so many bytes, are done with: the server may send as many more."""
-        if self._failure is None and self._owed.add(messages, size):
+    def done(self, cost: tuple[int, int]) -> None:
+        """What cost so much is done with: the server may send as much more."""
+        if self._failure is None and self._owed.add(*cost):
             grant = pb.CreditGrant(subscription_id=NAME, credit=self._owed.take())
             self.send(pb.SubscribeRequest(credit=grant))
 
@@ -175,7 +175,7 @@ class Connection:
             self._coverage.take(frame)
             if kind == "reset":
                 self._coverage.restart()
-        self._inbox.append((frame, events_bytes(data, frame), len(data)))
+        self._inbox.append((frame, charged(data, frame), len(data)))
         self._inbox_bytes += len(data)
         self._arrived.set()
 

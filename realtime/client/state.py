@@ -30,7 +30,7 @@ class State:
         self._on_gap = on_gap
         self._reset: pb.Reset | None = None
         self._void: str | None = None  # why another snapshot begins, until that was said
-        self._cause = ""
+        self._cause: str | None = None  # why another connection goes on, until that was said
         self._was_ready = False
         self.is_folding = isinstance(start, SnapshotStart)
         if self.is_folding:
@@ -55,7 +55,8 @@ class State:
         """The connection is over."""
         self.is_ready = self.is_caught_up = False
         self._reset = None
-        self._cause = cause.message
+        if self._was_ready:
+            self._cause = cause.message
         if self.is_folding and self._void is None:
             self._void = LOST
 
@@ -121,9 +122,12 @@ class State:
     def _ready(self, ready: pb.Ready) -> tuple[said.Signal, ...]:
         self.is_ready = True
         self.source = ready.source
-        self.reconnections += self._was_ready
-        result = self._if_all(said.Reconnected(self._cause)) if self._was_ready else ()
         self._was_ready = True
+        result: tuple[said.Signal, ...] = ()
+        if self._cause is not None:  # another snapshot on the same connection is opened anew as well
+            self.reconnections += 1
+            result = self._if_all(said.Reconnected(self._cause))
+            self._cause = None
         if self._void is not None:
             result += (said.SnapshotBegins(self._void),)
             self._void = None

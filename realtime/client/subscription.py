@@ -48,7 +48,7 @@ class BaseSubscription(Generic[S]):
         self._batch = Batch((), b"")
         self._left: deque[ReceivedEvent] = deque()
         self._ahead: deque[Batch | Signal] = deque()
-        self._in_hand: tuple[Connection, int, int] | None = None
+        self._in_hand: tuple[Connection, tuple[int, int]] | None = None
         self._closing = asyncio.Event()
         self._ended: RealtimeError | None = None
 
@@ -191,9 +191,9 @@ class BaseSubscription(Generic[S]):
     async def _next(self) -> Batch | Signal | None:
         """What is handed out next; None once the subscription was closed. What was handed out before is done with."""
         if self._in_hand is not None:
-            connection, messages, size = self._in_hand
+            connection, cost = self._in_hand
             self._in_hand = None
-            connection.done(messages, size)
+            connection.done(cost)
         while not self._ahead and not self._closing.is_set():
             await self._step()
         if self._ended is not None:
@@ -209,12 +209,12 @@ class BaseSubscription(Generic[S]):
         try:
             if self._keeper is not None and not connection.has_next:
                 await self._keeper.save()
-            frame, size = await connection.next()
+            frame, cost = await connection.next()
             if self._state.is_ready:
                 self._dialer.proved()
             self._ahead.extend(self._state.take(frame))
-            if size:
-                self._in_hand = (connection, len(frame.events.events), size)
+            if cost[0]:
+                self._in_hand = (connection, cost)
         except Unavailable as exc:
             self._dialer.lost(exc)
             await self._hang_up(exc)

@@ -1,7 +1,7 @@
 """How much a server may send before the client is done with what it has.
 
-Both sides count alike, or the window would shrink or grow with every frame: events, and the bytes of
-their entries in the frame as they stand there.
+Both sides count alike, or the window would shrink or grow with every frame: events and items of a snapshot,
+and the bytes of their entries in the frame as they stand there.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from protos.events.v1 import stream_pb2 as pb
 from realtime.errors import ArgumentInvalid
 
-_EVENTS_TAG = pb.SubscribeResponse.EVENTS_FIELD_NUMBER << 3 | 2
-_OPEN_BYTES = 2
-"""``transaction_open`` in the events' message, where it is set."""
+_TAGS = {
+    "events": pb.SubscribeResponse.EVENTS_FIELD_NUMBER << 3 | 2,
+    "snapshot_page": pb.SubscribeResponse.SNAPSHOT_PAGE_FIELD_NUMBER << 3 | 2,
+}
+_FLAG_BYTES = 2
+"""``transaction_open`` or ``corrections`` in the message with the entries, where it is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +62,21 @@ class Owed:
         return credit
 
 
-def events_bytes(data: bytes, frame: pb.SubscribeResponse) -> int:
-    """The bytes of a frame's events as its server counts them; ``data`` is what ``frame`` was parsed from.
+def charged(data: bytes, frame: pb.SubscribeResponse) -> tuple[int, int]:
+    """Entries and bytes of a frame as its server counts them; ``data`` is what ``frame`` was parsed from.
 
     The length stands in the frame. To encode the message anew would not do: what is encoded
     otherwise than here has another length.
     """
-    if frame.WhichOneof("response") != "events":
-        return 0
-    at = 0
-    size = 0
+    kind = frame.WhichOneof("response")
+    if kind == "events":
+        entries, flag = len(frame.events.events), frame.events.transaction_open
+    elif kind == "snapshot_page":
+        entries, flag = len(frame.snapshot_page.items), frame.snapshot_page.corrections
+    else:
+        return 0, 0
+    wanted = _TAGS[kind]
+    at = size = 0
     while at < len(data):
         tag, at = _varint(data, at)
         wire_type = tag & 7
@@ -77,11 +85,11 @@ def events_bytes(data: bytes, frame: pb.SubscribeResponse) -> int:
         elif wire_type == 2:
             length, at = _varint(data, at)
             at += length
-            if tag == _EVENTS_TAG:
+            if tag == wanted:
                 size += length
         else:
             at += 8 if wire_type == 1 else 4
-    return size - (_OPEN_BYTES if frame.events.transaction_open else 0)
+    return entries, size - (_FLAG_BYTES if flag else 0)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
