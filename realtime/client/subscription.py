@@ -208,6 +208,8 @@ class BaseSubscription(Generic[S]):
             return
         try:
             if self._keeper is not None and not connection.has_next:
+                # What did not match since is done with as well.
+                await self._keeper.handled(self._state.cursor)
                 await self._keeper.save()
             frame, cost = await connection.next()
             if self._state.is_ready:
