@@ -10,13 +10,14 @@ import asyncio
 
 import grpc
 
+from protos.common.v1 import error_pb2 as codes
 from realtime.client.backoff import Backoff
 from realtime.client.channel import Channel
 from realtime.client.connection import Connection, GoingAway, Silent, open_connection
 from realtime.client.start import SnapshotStart, Start
 from realtime.client.token import Caller
 from realtime.client.wish import Wish
-from realtime.errors import Unavailable
+from realtime.errors import RealtimeError, RequestError, Unavailable
 
 
 class Dialer:
@@ -69,6 +70,14 @@ class Dialer:
         self._lost = cause
         if isinstance(cause, Silent) and self._used is not None:
             self._channel.renew(self._used)
+
+    def outlived(self, error: RealtimeError) -> bool:
+        """Whether a connection that was good ended with its token, and the next one has another."""
+        return (
+            isinstance(error, RequestError)
+            and error.code == codes.ERROR_CODE_UNAUTHENTICATED
+            and self._caller.can_renew
+        )
 
     def proved(self) -> None:
         """The connection is good: what is lost from now on is another matter."""

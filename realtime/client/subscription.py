@@ -221,6 +221,10 @@ class BaseSubscription(Generic[S]):
             self._dialer.lost(exc)
             await self._hang_up(exc)
         except RealtimeError as exc:
+            if self._state.is_ready and self._dialer.outlived(exc):
+                self._dialer.lost(Unavailable(exc.message, exc.mend))
+                await self._hang_up(exc)
+                return
             self._open_ones.discard(self)
             await self._hang_up(exc)
             raise

@@ -374,6 +374,42 @@ async def test_another_token_is_sent_when_the_one_in_use_ends() -> None:
             break
 
 
+@pytest.mark.parametrize("is_ready", [True, False])
+async def test_a_token_that_ended_unseen_is_followed_by_another(is_ready: bool) -> None:
+    """As after a machine slept. A new token that is refused at once is not tried again."""
+
+    async def ended(call: ScriptedCall) -> None:
+        if is_ready:
+            await call.ready(cursor_of(3))
+        error = codes.Error(code=codes.ERROR_CODE_UNAUTHENTICATED, message="it ended")
+        await call.say(closed=pb.Closed(error=error))
+        await call.hold()
+
+    async def anew(call: ScriptedCall) -> None:
+        call.through = 3
+        await call.ready()
+        await call.events(4)
+        await call.hold()
+
+    tokens = iter("ab")
+
+    async def provider() -> str:
+        return next(tokens)
+
+    async with (
+        scripted(ended, anew) as server,
+        Client(server.address, token=provider) as client,
+        client.subscribe() as subscription,
+    ):
+        reading = asyncio.wait_for(anext(aiter(subscription)), 10)
+        if not is_ready:
+            with pytest.raises(RealtimeError, match="it ended"):
+                await reading
+            return
+        assert (await reading).sequence == 4
+        assert server.calls[1].metadata["authorization"] == "Bearer b"
+
+
 async def test_a_provider_that_fails_is_raised_with_its_cause() -> None:
     async def provider() -> str:
         raise ZeroDivisionError
