@@ -27,6 +27,7 @@ from realtime.hub import Hub, HubLimits
 from realtime.jetstream import StreamReader
 from realtime.projection import project
 from realtime.projector import Projector
+from realtime.services.list_events import ListEvents
 from realtime.services.read import ReadService
 from realtime.services.stream import StreamService
 from realtime.settings import ServerSettings
@@ -92,6 +93,7 @@ class Server:
             server = grpc.aio.server(options=_OPTIONS)
             server.add_generic_rpc_handlers((streams.handler(),))
             read_pb2_grpc.add_ReadServiceServicer_to_server(ReadService(cache, database), server)
+            ListEvents(feed, settings.kinds).register(server)
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
             reflection.enable_server_reflection(
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server

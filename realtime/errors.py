@@ -11,6 +11,7 @@
         ├── ArgumentInvalid     a field of the request is malformed
         │   └── CursorInvalid   the cursor is malformed or was tampered with
         ├── CursorReset         the position cannot be served (expired, another epoch, rewritten)
+        │   └── PastGone        a list begins before what the stream still holds
         ├── NotFound            there is no such entity
         ├── LimitExceeded       too many or too much
         └── Unavailable         try again later
@@ -129,6 +130,16 @@ class CursorReset(RequestError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message, "fetch the state anew, then begin at the earliest cursor or live")
         self.reason = reason
+
+
+class PastGone(CursorReset):
+    """A list begins before what the stream still holds; the reason is EXPIRED."""
+
+    code = codes.ERROR_CODE_OUT_OF_RANGE
+
+    def __init__(self, message: str) -> None:
+        super().__init__("EXPIRED", message)
+        self.mend = "list from the oldest that is left: with neither from_time nor after nor page_token"
 
 
 class NotFound(RequestError):

@@ -11,6 +11,7 @@ import asyncio
 import re
 from calendar import timegm
 from dataclasses import dataclass
+from time import gmtime, strftime
 from typing import Any
 
 import nats.errors
@@ -26,6 +27,7 @@ _NO_MESSAGE = 10037
 _STREAM_NOT_FOUND = 10059
 _PAGE_MESSAGES = 512
 _PAGE_BYTES = 4 * 1024 * 1024
+_LAST_TIME_NS = 2**63 - 1
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
 
 
@@ -36,6 +38,10 @@ class StreamState:
     epoch: str
     first_sequence: int
     last_sequence: int
+    first_timestamp_ns: int = 0
+    """0 when the stream is empty."""
+    last_timestamp_ns: int = 0
+    """Of the last message that was stored, though it may be gone."""
 
 
 class StreamReader:
@@ -61,27 +67,48 @@ class StreamReader:
                 f"the stream {self.stream!r} was not made by a bridge of this version",
                 "name the right one with ZEPHYR_STREAM",
             )
-        return StreamState(epoch, int(info["state"]["first_seq"]), int(info["state"]["last_seq"]))
+        state = info["state"]
+        return StreamState(
+            epoch,
+            int(state["first_seq"]),
+            int(state["last_seq"]),
+            max(0, parse_time_ns(state["first_ts"])),
+            max(0, parse_time_ns(state["last_ts"])),
+        )
 
     async def timestamp_ns(self, sequence: int) -> int | None:
         """The broker's time of the message at ``sequence``; None when no message stands there."""
-        body = {"seq": sequence}
-        answer = await self._request(f"STREAM.MSG.GET.{self.stream}", body)
-        error = answer.get("error")
-        if error is None:
-            return parse_time_ns(answer["message"]["time"])
-        if error.get("err_code") == _NO_MESSAGE:
-            return None
-        raise SourceUnavailable(f"the broker refused to give a message: {error.get('description')}")
+        message = await self._message({"seq": sequence})
+        return None if message is None else parse_time_ns(message["time"])
 
-    async def page(self, epoch: str, after: int) -> list[Entry]:
-        """The messages after a sequence, in order: at most 512, fewer when they are large.
+    async def first_since(self, timestamp_ns: int) -> int | None:
+        """The sequence of the first message stored at or after a time; None when there is none."""
+        message = await self._message({"start_time": format_time_ns(timestamp_ns), "next_by_subj": ">"})
+        return None if message is None else int(message["seq"])
+
+    async def next_sequence(self, after: int, subject: str = ">") -> int | None:
+        """The sequence of the first message of a subject (wildcards too) after another; None when there is none."""
+        message = await self._message({"seq": after + 1, "next_by_subj": subject})
+        return None if message is None else int(message["seq"])
+
+    async def page(
+        self,
+        epoch: str,
+        after: int,
+        subject: str = "",
+        messages: int = _PAGE_MESSAGES,
+        size: int = _PAGE_BYTES,
+    ) -> list[Entry]:
+        """The messages after a sequence, in order: at most 512, fewer when they are large. With ``subject``
+        (wildcards too) only its own, found by the broker's index.
 
         Raises:
             SourceUnavailable: the broker did not answer in time.
         """
         inbox = self.connection.new_inbox()
-        body = {"seq": after + 1, "batch": _PAGE_MESSAGES, "max_bytes": _PAGE_BYTES}
+        body: dict[str, Any] = {"seq": after + 1, "batch": messages, "max_bytes": size}
+        if subject:
+            body["next_by_subj"] = subject
         entries: list[Entry] = []
         try:
             subscription = await self.connection.subscribe(inbox)
@@ -131,6 +158,16 @@ class StreamReader:
             )
         raise SourceUnavailable(f"the broker refused {request}: {error.get('description')}")
 
+    async def _message(self, query: dict[str, Any]) -> dict[str, Any] | None:
+        """One message, as the leader gives it; None when there is none."""
+        answer = await self._request(f"STREAM.MSG.GET.{self.stream}", query)
+        error = answer.get("error")
+        if error is None:
+            return dict(answer["message"])
+        if error.get("err_code") == _NO_MESSAGE:
+            return None
+        raise SourceUnavailable(f"the broker refused to give a message: {error.get('description')}")
+
     async def _request(self, request: str, body: dict[str, Any] | None) -> dict[str, Any]:
         payload = orjson.dumps(body) if body is not None else b""
         try:
@@ -173,3 +210,9 @@ def parse_time_ns(text: str) -> int:
     *whole, fraction = match.groups()
     seconds = timegm(tuple(int(part) for part in whole))
     return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+
+
+def format_time_ns(timestamp_ns: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339 in UTC. Times that the broker cannot hold become the nearest that it can."""
+    seconds, fraction = divmod(min(max(timestamp_ns, 0), _LAST_TIME_NS), 1_000_000_000)
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(seconds))}.{fraction:09d}Z"

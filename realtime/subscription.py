@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from protos.events.v1 import stream_pb2 as pb
+from realtime.at_time import point_before
 from realtime.catchup import CatchUp
 from realtime.cursor import Cursor
 from realtime.errors import (
@@ -57,17 +58,20 @@ class Feed:
             async with asyncio.timeout(_SOURCE_WAIT_S):
                 await self.source.became_live()
             epoch = self.hub.epoch
-            point = await self._point(cursor, start.WhichOneof("position") == "earliest")
+            point = await self._point(start, cursor)
             if epoch == self.hub.epoch:
                 return point
         except (TimeoutError, SourceUnavailable) as exc:
             raise Unavailable("the stream cannot be read now", "try again") from exc
         raise Unavailable("a new epoch began just now", "try again")
 
-    async def _point(self, cursor: Cursor | None, is_earliest: bool) -> Point:
+    async def _point(self, start: pb.Start, cursor: Cursor | None) -> Point:
+        position = start.WhichOneof("position")
         if cursor is not None:
             return await self._after(cursor)
-        return await self.catch_up.first_point() if is_earliest else self.hub.position
+        if position == "at_time":
+            return await point_before(self.reader, start.at_time.time)
+        return await self.catch_up.first_point() if position == "earliest" else self.hub.position
 
     async def earliest(self) -> bytes:
         """The cursor before the oldest message; empty when that cannot be known now."""

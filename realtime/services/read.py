@@ -11,7 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -64,6 +64,11 @@ class ReadService(read_pb2_grpc.ReadServiceServicer):
         except RealtimeError as exc:
             await abort(context, exc)
         return read_pb2.GetUserResponse(user=user, cursor=cursor, source=source)
+
+    async def ListEvents(self, _: read_pb2.ListEventsRequest, context: _Context) -> NoReturn:
+        """Not here: ``list_events.py`` takes its place in a server that reads the stream."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server reads no stream")
+        raise AssertionError("abort returned")
 
     async def _read(
         self,
