@@ -32,6 +32,7 @@ from realtime.services.read import ReadService
 from realtime.services.stream import StreamService
 from realtime.settings import ServerSettings
 from realtime.source import Source
+from realtime.states_postgres import PostgresStates
 from realtime.subscription import Feed
 
 log = structlog.get_logger("server")
@@ -86,7 +87,7 @@ class Server:
             reader = StreamReader(connection, settings.stream)
             source = Source(reader, hub, preload=settings.ring_entries // 4)
             listener.source = source
-            feed = Feed(hub, source, reader, CatchUp(hub, reader))
+            feed = Feed(hub, source, reader, CatchUp(hub, reader), PostgresStates(database))
             streams = StreamService(feed, settings.kinds)
             health_servicer = health.aio.HealthServicer()
 

@@ -39,6 +39,19 @@ class CatchUp:
         state = await self._state()
         return Point(max(0, state.first_sequence - 1), 0, 0, 0, 0)
 
+    async def read(self, after: Point) -> list[Item]:
+        """What is released next after a point, from the ring or the stream; none of it at the hub's position, or
+        when all up to there was removed singly. The items' points have a numbering of their own.
+
+        Raises:
+            CursorReset: what comes next is no longer there.
+        """
+        position = self._hub.position.sequence
+        if after.sequence >= position:
+            return []
+        items = self._hub.history.read(after.sequence, position, _RING_BATCH)
+        return await self._read_stream(after) if items is None else items
+
     async def run(self, subscriber: Subscriber, reset: asyncio.Future[CursorReset]) -> None:
         """Returns when the subscription is live or closed, or ``reset`` is done: then the hub is another.
 

@@ -82,6 +82,7 @@ class Hub:
         self.head_timestamp_ns = start.timestamp_ns
         self.history = History(start, self._limits.ring_entries, self._limits.ring_bytes)
         self.memberships = Memberships()
+        self.source = SourcePosition()  # a place in another source's log says nothing of this one's
         for entry in memberships:
             self.memberships.begin((entry,))
             self.memberships.end((entry,))
@@ -230,6 +231,8 @@ class Hub:
             mark = PositionMark.FromString(entry.payload)
         except DecodeError:
             return  # The bridge refuses to go on over such a mark; here it only says nothing new.
+        if mark.epoch and mark.epoch != self.epoch:
+            return  # An epoch that begins in a stream that was there leaves the older one's marks in it.
         self.source = SourcePosition(
             wal_lsn=mark.wal_lsn,
             wal_time=mark.wal_time,

@@ -43,10 +43,14 @@ class Mask:
             event = Event.FromString(entry.payload)
         except DecodeError:
             return entry.frame
+        self.trim(event)
+        return delimited(EVENTS_FIELD, entry.place + delimited(EVENT_FIELD, event.SerializeToString()))
+
+    def trim(self, event: Event) -> None:
+        """Takes what is not named out of the event's data."""
         data = event.WhichOneof("data")
         if data is not None and data not in _WHOLE:
             self._trim(getattr(event, data))
-        return delimited(EVENTS_FIELD, entry.place + delimited(EVENT_FIELD, event.SerializeToString()))
 
     def _trim(self, message: Message) -> None:
         for field, _ in message.ListFields():

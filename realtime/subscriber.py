@@ -34,6 +34,7 @@ from realtime.frames import FRAME_BYTES, FRAME_MAX_BYTES, EventsFrame, Framed, c
 from realtime.history import Item
 from realtime.lane import Lane, LaneKey
 from realtime.limits import MailboxLimits
+from realtime.pages import Pages
 from realtime.point import ORIGIN, Point
 from realtime.terms import Terms
 
@@ -101,6 +102,8 @@ class Subscriber:
         self.notify = on_ready
         self._prefix = name_field(name)
         self._budget = budget or Budget(limits.max_bytes * 2)
+        self.pages = None if terms.page_size is None else Pages(terms.page_size, self._budget)
+        """Of its snapshots, where it wants one; they come before events."""
         self._examined = ORIGIN
         self._lane: Lane | None = None
         self._own: deque[Framed] = deque()
@@ -109,6 +112,7 @@ class Subscriber:
         self._lsn = 0  # the transaction of the last event that was taken out
         self._room = asyncio.Event()
         self._room.set()
+        self._told = asyncio.Event()
 
     def begin(self, start: Point, epoch: str) -> None:
         """Sets the point that the first frame begins after. Until then frames carry no cursor."""
@@ -208,9 +212,28 @@ class Subscriber:
         """Queues that the position cannot be served, behind what may still be sent."""
         self._insert(_LAST, reset)
 
+    def restart(self, reset: Reset) -> None:
+        """Drops the events that wait and says that a new snapshot follows. ``told`` comes before ``begin``."""
+        assert self.pages is not None
+        self.pages.begin()
+        self._drop_own(len(self._own))
+        self._examined = self.sent
+        self._lsn = 0
+        self._controls = [each for each in self._controls if not isinstance(each[1], CaughtUp | FellBehind)]
+        self.say(reset, in_turn=False)
+
+    async def told(self) -> None:
+        """Waits until no control frame waits, or it is closed."""
+        while self._controls and not self.is_closed:
+            self._told.clear()
+            await self._told.wait()
+
     def stop(self) -> None:
         """Takes nothing in any more, and says nothing of it; what is queued stays."""
         self.is_closed = True
+        self._told.set()
+        if self.pages is not None:
+            self.pages.stop()
         self._room.set()
         self.lagging.set()
 
@@ -238,12 +261,16 @@ class Subscriber:
         following = self._next()
         if following is not None and self.credit.is_open:
             return True
+        if self.pages is not None and self.pages.is_due(self.credit):
+            return True
         return self._control_is_due(following)
 
     @property
     def is_paused(self) -> bool:
-        """Whether events wait for credit."""
-        return not self.credit.is_open and self._next() is not None
+        """Whether events or items of a snapshot wait for credit."""
+        if self.credit.is_open:
+            return False
+        return self._next() is not None or (self.pages is not None and self.pages.waits)
 
     @property
     def queued(self) -> int:
@@ -258,6 +285,8 @@ class Subscriber:
     def is_full_frame(self) -> bool:
         """Whether so much waits that nothing is won by waiting for more."""
         if self._controls or self._own_bytes >= FRAME_BYTES:
+            return True
+        if self.pages is not None and self.pages.is_under_way:
             return True
         return self._lane is not None and self._lane.bytes_from(self.at, FRAME_BYTES) >= FRAME_BYTES
 
@@ -286,16 +315,33 @@ class Subscriber:
         following = self._next()
         if self._control_is_due(following):
             return self._take_control(following)
+        if self.pages is not None and self.pages.is_due(self.credit):
+            return self._take_page(self.pages)
         return self._take_events()
+
+    def _take_page(self, pages: Pages) -> bytes:
+        if pages.waits:
+            # Without a cursor: who goes on from the midst of a snapshot would miss the rest of it.
+            page = pages.take_page(self.credit)
+            return self._prefix + head("", self.sent, self.sent, 0).SerializeToString() + page
+        end, through, matched = pages.take_end()
+        frame = head(self.epoch, self.sent, through, matched)
+        frame.subscription_id = self.name
+        frame.snapshot_end.CopyFrom(end)
+        self.sent = self._examined = through
+        return frame.SerializeToString()
 
     def _take_control(self, following: Framed | None) -> bytes:
         _, control = self._controls.pop(0)
         through = self.sent if following is not None else max(self.sent, self.examined)
-        frame = head(self.epoch, self.sent, through, 0)
+        is_whole = self.pages is None or not self.pages.is_under_way
+        frame = head(self.epoch if is_whole else "", self.sent, through, 0)
         frame.subscription_id = self.name
         getattr(frame, _FIELDS[type(control)]).CopyFrom(control)
         self.sent = through
         self._rest()
+        if not self._controls:
+            self._told.set()
         return frame.SerializeToString()
 
     def _take_events(self) -> bytes:
@@ -343,7 +389,9 @@ class Subscriber:
             return False
         place, _ = self._controls[0]
         if following is None:
-            return place == _LAST or self.examined.sequence >= place
+            if place == _LAST:
+                return self.pages is None or not self.pages.waits or not self.credit.is_open
+            return self.examined.sequence >= place
         # What ends the subscription does not wait for credit that may never come.
         is_over = self._controls[-1][0] == _LAST and not self.credit.is_open
         return following[0].sequence > place or is_over
@@ -379,6 +427,8 @@ class Subscriber:
         self._budget.refund(self._own_bytes)
         self._own.clear()
         self._own_bytes = 0
+        if self.pages is not None:
+            self.pages.release()
 
 
 def _place(queued: tuple[int, Control]) -> int:

@@ -142,6 +142,10 @@ def state_id(system_id: str, epoch: str, lsn: int, mark: Literal["r", "d"], subj
     return f"{system_id}.{epoch}.{format_lsn(lsn)}.{mark}.{place}"
 
 
+PROGRESS = "zephyr.progress"
+"""Prefix of the logical message that asks the bridge for a position mark at once."""
+
+
 def backfill_subject(stream: str) -> str:
     """Where a bridge is asked for a backfill: no subject of the stream."""
     return f"zephyr_bridge.backfill.{stream}"
