@@ -10,6 +10,7 @@ consumers).
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 
 import nats.errors
@@ -22,6 +23,8 @@ from realtime.jetstream import StreamReader, delivered_entry
 
 _HEARTBEAT_S = 1.0
 _SILENCE_S = 3.5
+LATE_S = 1.5
+"""A heartbeat that has not come by then is late: the consumer may be gone, or what lies between."""
 _PENDING_BYTES = 64 * 1024 * 1024
 _DELIVERED = "$JS.ACK."
 """How the reply subject of a stored message begins; the consumer's own words have another, or none."""
@@ -41,6 +44,8 @@ class Delivery:
         self._is_idle = False
         self._failure: RealtimeError | None = None
         self._arrived = asyncio.Event()
+        self.heard_at = -math.inf
+        """When the consumer said something last, by the loop's clock."""
 
     async def put(self, message: Msg) -> None:
         """Takes one message of the consumer."""
@@ -119,8 +124,10 @@ async def deliver(
         )
         try:
             consumer = await _create_consumer(reader, inbox, config)
+            delivery.heard_at = asyncio.get_running_loop().time()
             while True:
                 entries = await delivery.get()
+                delivery.heard_at = asyncio.get_running_loop().time()
                 if entries:
                     await take(entries)
                 elif ends_when_idle:

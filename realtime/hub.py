@@ -31,7 +31,12 @@ from realtime.subscriber import Subscriber
 KeyT = TypeVar("KeyT")
 
 STALLED_AFTER_S = 15.0
-"""An idle source writes a mark every few seconds; after so long without one it is said to be stalled."""
+"""An idle source writes a mark every two seconds, and each term begins with one; after so long without one it
+is said to be stalled."""
+
+
+_SILENT_INTERVALS = 3
+"""A source is silent for so many of the intervals in which it marks where it is, before it is stalled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,9 @@ class Hub:
         self.head_timestamp_ns = 0
         self.source = SourcePosition()
         self._heard_at = time.monotonic()
+        self._stalled_after_s = STALLED_AFTER_S
+        self.is_fed = True
+        """Whether its reader has what the stream has; said by the reader."""
         self.history = History(ORIGIN, self._limits.ring_entries, self._limits.ring_bytes)
         self.memberships = Memberships()
         self._index: dict[Key, dict[Lane, None]] = {}
@@ -173,7 +181,7 @@ class Hub:
         """Where the source is, and whether it was heard lately."""
         position = SourcePosition()
         position.CopyFrom(self.source)
-        position.stalled = time.monotonic() - self._heard_at > STALLED_AFTER_S
+        position.stalled = not self.is_fed or time.monotonic() - self._heard_at > self._stalled_after_s
         return position
 
     def _position(self) -> Point:
@@ -191,7 +199,7 @@ class Hub:
             else:
                 for lane in self._matching(entry, entry.subject):
                     for slow in lane.make_room(len(entry.frame)):
-                        slow.fall_behind("mailbox full")
+                        slow.fall_behind("mailbox full", self.source_position())
                         self._drop_if_empty(slow)
                     if lane.members:
                         lane.append(entry, point)
@@ -239,7 +247,10 @@ class Hub:
             commit_lsn=mark.commit_lsn,
             commit_time=mark.commit_time,
         )
-        self._heard_at = time.monotonic()
+        # What is read back was said when it was stored; what is heard live needs no clock of another machine.
+        age_s = 0.0 if self.is_fed else max(0.0, time.time() - entry.timestamp_ns / 1e9)
+        self._heard_at = time.monotonic() - age_s
+        self._stalled_after_s = max(STALLED_AFTER_S, _SILENT_INTERVALS * mark.interval_ms / 1000)
 
     def _drop_held(self) -> None:
         self._held = []

@@ -95,12 +95,12 @@ class StreamReader:
         self,
         epoch: str,
         after: int,
-        subject: str = "",
         messages: int = _PAGE_MESSAGES,
         size: int = _PAGE_BYTES,
+        subject: str = "",
     ) -> list[Entry]:
-        """The messages after a sequence, in order: at most 512, fewer when they are large. With ``subject``
-        (wildcards too) only its own, found by the broker's index.
+        """The messages after a sequence, in order: at most so many, fewer when they have more bytes. With
+        ``subject`` (wildcards too) only its own, found by the broker's index.
 
         Raises:
             SourceUnavailable: the broker did not answer in time.

@@ -180,7 +180,9 @@ class Listing:
             yield entries, Cursor(after.epoch, known, found[known].timestamp_ns)
 
     async def _read_on(self, run: _Run, after: Cursor, end: Cursor) -> None:
-        entries = await self._reader.page(run.at.epoch, run.at.sequence, run.subject, size=_CHUNK_BYTES)
+        entries = await self._reader.page(
+            run.at.epoch, run.at.sequence, size=_CHUNK_BYTES, subject=run.subject
+        )
         await self._check(after, ())
         inside = [entry for entry in entries if entry.sequence <= end.sequence]
         run.entries.extend(inside)

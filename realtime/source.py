@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import OwnerMark
-from realtime.delivery import Delivery, deliver
+from realtime.delivery import LATE_S, Delivery, deliver
 from realtime.entry import Entry
 from realtime.errors import CursorReset, RealtimeError, SourceUnavailable
 from realtime.hub import Hub
@@ -28,6 +28,7 @@ from realtime.point import Point
 log = structlog.get_logger("source")
 
 _PAUSE_S = 0.5
+_PROOF_PAUSE_S = 0.1
 _OWNER = fmt.OWNER_SUBJECT.rpartition(".")[2]
 """The verb of owner marks: an epoch begins with one, also when it begins in a stream that is there."""
 _MEMBERSHIPS = f"{fmt.ROOT}.{fmt.SHARD}.*.{MEMBERSHIP}.*.row"
@@ -44,6 +45,9 @@ class Source:
         self._target = 0
         self._complaint = ""
         self._delivery: Delivery | None = None
+        self._moved = asyncio.Event()
+        self._proving = asyncio.Lock()
+        self._proofs_begun = self._proof = 0
 
     @property
     def is_live(self) -> bool:
@@ -53,6 +57,41 @@ class Source:
     async def became_live(self) -> None:
         """Waits until ``is_live``."""
         await self._live.wait()
+
+    async def proven(self) -> None:
+        """Waits for a proof, begun after this call, that what is stored from now on arrives.
+
+        That is an answer of the stream's leader, and the hub having all that the stream had by then. A session
+        may be live and its connection dead for seconds: no subscription may be told that it is ready then.
+        Who waits at the same time shares the proof.
+        """
+        asked = self._proofs_begun
+        async with self._proving:
+            if self._proof > asked:
+                return
+            self._proofs_begun += 1
+            begun = self._proofs_begun
+            while True:
+                await self.became_live()
+                if await self._prove():
+                    break
+                await asyncio.sleep(_PROOF_PAUSE_S)
+            self._proof = begun
+
+    async def _prove(self) -> bool:
+        try:
+            state = await self._reader.state()
+        except RealtimeError:
+            return False
+        while self.is_live and self._hub.head < state.last_sequence:
+            await self._moved.wait()
+        delivery = self._delivery
+        return (
+            self.is_live
+            and state.epoch == self._hub.epoch
+            and delivery is not None
+            and asyncio.get_running_loop().time() - delivery.heard_at < LATE_S
+        )
 
     def connection_lost(self) -> None:
         """Ends the session at once: the broker forgets a consumer whose reader went away."""
@@ -68,6 +107,8 @@ class Source:
                 self._say(exc.message)
             finally:
                 self._live.clear()
+                self._hub.is_fed = False
+                self._has_moved()
             await asyncio.sleep(_PAUSE_S)
 
     async def _session(self) -> None:
@@ -99,9 +140,15 @@ class Source:
         self._hub.take(entries)  # a hole that is younger than the oldest message: it was removed singly
         self._note_progress()
 
+    def _has_moved(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
     def _note_progress(self) -> None:
+        self._has_moved()
         if self._hub.head >= self._target and not self._live.is_set():
             self._live.set()
+            self._hub.is_fed = True
             if self._complaint:
                 log.info("reading the stream again", sequence=self._hub.head)
             self._complaint = ""

@@ -25,6 +25,7 @@ from protos.events.v1.stream_pb2 import (
     ScopeChanged,
     SnapshotEnd,
     SnapshotPage,
+    SourcePosition,
 )
 from realtime.budget import Budget
 from realtime.credit import Credit
@@ -159,7 +160,7 @@ class Subscriber:
             self._examined = self._unsent_from()
         self.lagging.set()
 
-    def fall_behind(self, reason: str) -> None:
+    def fall_behind(self, reason: str, source: SourcePosition | None = None) -> None:
         """Leaves the lane and forgets what was not taken from it: a catch-up goes on from what was sent."""
         lane = self._lane
         assert lane is not None
@@ -169,7 +170,7 @@ class Subscriber:
         self.falls += 1
         self.lagging.set()
         if not self.terms.disconnects:
-            self.say(FellBehind(reason=reason), in_turn=False)
+            self.say(FellBehind(reason=reason, source=source), in_turn=False)
 
     def offer(self, item: Item) -> bool:
         """Takes an entry that was read back, if there is room. An empty mailbox takes one of any size."""

@@ -64,7 +64,7 @@ class Feed:
         cursor = Cursor.decode(start.after.cursor) if start.WhichOneof("position") == "after" else None
         try:
             async with asyncio.timeout(_SOURCE_WAIT_S):
-                await self.source.became_live()
+                await self.source.proven()
             epoch = self.hub.epoch
             point = await self._point(start, cursor)
             if epoch == self.hub.epoch:

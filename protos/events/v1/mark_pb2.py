@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/events/v1/mark.proto\x12\x10zephyr.events.v1\"\xbd\x01\n\x0cPositionMark\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x11\n\tsystem_id\x18\x02 \x01(\t\x12\x10\n\x08timeline\x18\x03 \x01(\r\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x12\n\ncommit_lsn\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\r\x12\x10\n\x08\x63omplete\x18\x07 \x01(\x08\x12\x0f\n\x07wal_lsn\x18\x08 \x01(\x04\x12\x10\n\x08wal_time\x18\t \x01(\x03\x12\x13\n\x0b\x63ommit_time\x18\n \x01(\x03\"K\n\tOwnerMark\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\nstarted_at\x18\x04 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/events/v1/mark.proto\x12\x10zephyr.events.v1\"\xd2\x01\n\x0cPositionMark\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x11\n\tsystem_id\x18\x02 \x01(\t\x12\x10\n\x08timeline\x18\x03 \x01(\r\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x12\n\ncommit_lsn\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\r\x12\x10\n\x08\x63omplete\x18\x07 \x01(\x08\x12\x0f\n\x07wal_lsn\x18\x08 \x01(\x04\x12\x10\n\x08wal_time\x18\t \x01(\x03\x12\x13\n\x0b\x63ommit_time\x18\n \x01(\x03\x12\x13\n\x0binterval_ms\x18\x0b \x01(\r\"K\n\tOwnerMark\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\nstarted_at\x18\x04 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.events.v1.mark_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_POSITIONMARK']._serialized_start=50
-  _globals['_POSITIONMARK']._serialized_end=239
-  _globals['_OWNERMARK']._serialized_start=241
-  _globals['_OWNERMARK']._serialized_end=316
+  _globals['_POSITIONMARK']._serialized_end=260
+  _globals['_OWNERMARK']._serialized_start=262
+  _globals['_OWNERMARK']._serialized_end=337
 # @@protoc_insertion_point(module_scope)

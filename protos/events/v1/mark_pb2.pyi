@@ -34,6 +34,7 @@ class PositionMark(_message.Message):
     WAL_LSN_FIELD_NUMBER: _builtins.int
     WAL_TIME_FIELD_NUMBER: _builtins.int
     COMMIT_TIME_FIELD_NUMBER: _builtins.int
+    INTERVAL_MS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """The stream's epoch: identity of its history."""
     system_id: _builtins.str
@@ -56,6 +57,8 @@ class PositionMark(_message.Message):
     """The source's clock when that was known: Unix time in microseconds."""
     commit_time: _builtins.int
     """When the transaction at commit_lsn was committed: Unix time in microseconds. 0: not known."""
+    interval_ms: _builtins.int
+    """A mark follows within about so many milliseconds while bridge and source are alive. 0: not said."""
     def __init__(
         self,
         *,
@@ -69,10 +72,11 @@ class PositionMark(_message.Message):
         wal_lsn: _builtins.int = ...,
         wal_time: _builtins.int = ...,
         commit_time: _builtins.int = ...,
+        interval_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_lsn", b"commit_lsn", "commit_time", b"commit_time", "complete", b"complete", "epoch", b"epoch", "index", b"index", "system_id", b"system_id", "term", b"term", "timeline", b"timeline", "wal_lsn", b"wal_lsn", "wal_time", b"wal_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_lsn", b"commit_lsn", "commit_time", b"commit_time", "complete", b"complete", "epoch", b"epoch", "index", b"index", "interval_ms", b"interval_ms", "system_id", b"system_id", "term", b"term", "timeline", b"timeline", "wal_lsn", b"wal_lsn", "wal_time", b"wal_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

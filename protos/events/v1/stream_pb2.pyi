@@ -965,16 +965,22 @@ class FellBehind(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why: "mailbox full" when the client reads more slowly than events match."""
+    @_builtins.property
+    def source(self) -> Global___SourcePosition:
+        """Where the source is."""
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        source: Global___SourcePosition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1028,7 +1034,9 @@ class SourcePosition(_message.Message):
     commit_time: _builtins.int
     """When it was committed, by the source's clock: Unix time in microseconds. 0: not known."""
     stalled: _builtins.bool
-    """Nothing was heard of the source for longer than it is ever silent: what follows may be late."""
+    """Nothing was heard of the source for longer than it is ever silent, or the server cannot read the stream:
+    what follows may be late.
+    """
     def __init__(
         self,
         *,
