@@ -11,6 +11,9 @@ An event's path, one file a station; the first half is drawn in ``bridge``:
              catchup.py ──┘   └─▶ services/stream.py ─▶ gRPC ─▶ client/
         (from the stream or the ring to the live edge; subscription.py: its life)
 
+    states.py (states_postgres.py ◀── database.py) ─▶ snapshot.py ─▶ pages.py ─▶ subscriber.py
+        (the present state, corrected from the stream up to the point where the tail begins)
+
     projection.py ─▶ projector.py ─▶ cache/ ─▶ services/read.py ─▶ gRPC   (database.py when it misses)
 
 ``app.py`` opens and closes all of it. ``status.py`` turns errors.py into gRPC statuses.

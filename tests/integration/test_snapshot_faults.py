@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import psycopg
@@ -9,15 +10,19 @@ import psycopg
 from bridge.settings import BridgeSettings
 from protos.events.v1 import stream_pb2 as pb
 from realtime.cursor import Cursor
+from realtime.errors import Unavailable
+from realtime.status import from_error
 from tests.fixtures.bridge import RunningBridge, running, settings_for
 from tests.fixtures.churn import churning
-from tests.fixtures.raw_stream import raw_stream, snapshot
+from tests.fixtures.eventually import eventually
+from tests.fixtures.raw_stream import earliest, raw_stream, snapshot
 from tests.fixtures.realtime_server import ServerProcess, serving
 from tests.fixtures.snapshot_fold import fold_items, fold_stored
 from tests.fixtures.snapshot_kit import FILL, SnapshotKit, opened_server, whole
 from tests.fixtures.stream_reader import Reader
 from tests.fixtures.stream_states import read_all
 from tests.integration.bridge_command import bridge, execute
+from zephyr.stack.postgres import PostgresServer
 
 MIB = 1024 * 1024
 
@@ -172,3 +177,35 @@ async def test_postgres_restarts_in_mid_snapshot(snapshot_kit: SnapshotKit, stre
     await whole(stream, "s")
     through = Cursor.decode(stream["s"].end.cursor).sequence
     assert fold_items(stream["s"].items) == fold_stored(await read_all(stream_reader), through)
+
+
+async def test_commits_that_wait_for_a_standby_are_not_passed_over(
+    spare_postgres: PostgresServer, nats_url: str, slot_name: str, stream_reader: Reader
+) -> None:
+    dsn = spare_postgres.dsn
+    settings = settings_for(dsn, nats_url, slot_name)
+    insert = "INSERT INTO users (email) VALUES ('waits')"
+    standbys = "ALTER SYSTEM SET synchronous_standby_names = '{}'"
+    async with running(settings), opened_server(settings) as stream:
+        execute(dsn, standbys.format("nobody"), "SELECT pg_reload_conf()")
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            await eventually(lambda: _setting(dsn, "synchronous_standby_names") == "nobody")
+            waiting = asyncio.ensure_future(connection.execute(insert))
+            # The event is there, the row is not to be seen.
+            await stream.open("live", start=earliest())
+            await stream.until(lambda: stream["live"].events)
+            await stream.open("s", start=snapshot())
+            error = from_error((await stream.closed("s")).error)
+            assert isinstance(error, Unavailable)
+            assert "standby" in error.message
+            execute(dsn, standbys.format(""), "SELECT pg_reload_conf()")
+            await waiting
+        await stream.open("t", start=snapshot())
+        await whole(stream, "t")
+        assert [item.event.user.email for item in stream["t"].items] == ["waits"]
+
+
+def _setting(dsn: str, name: str) -> str:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
+    return str(row[0]) if row is not None else ""
