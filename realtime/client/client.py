@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
@@ -63,10 +64,15 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; an iteration of a subscription that is open raises that it was closed."""
-        for subscription in tuple(self._open_ones):
-            await subscription.end(client_closed())
-        await self._channel.close()
+        """Ends the connection; an iteration of a subscription that is open raises that it was closed.
+
+        Raises:
+            StoreUnavailable: the cursor of one that is open cannot be saved; all are closed even so.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._channel.close)
+            for subscription in self._open_ones:
+                stack.push_async_callback(subscription.end, client_closed())
 
     @overload
     def subscribe(

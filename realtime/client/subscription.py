@@ -233,12 +233,16 @@ class BaseSubscription(Generic[S]):
         if not self._is_loaded and self._keeper is not None:
             self._state.resume(await self._keeper.load())
             self._is_loaded = True
+        if self._closing.is_set():
+            return  # while the cursor was loaded
         self._open_ones.add(self)
         try:
             self._connection = await self._dialer.dial(self._state.next_start(), self._closing)
         except RealtimeError:
             self._open_ones.discard(self)
             raise
+        if self._closing.is_set():
+            await self._hang_up()
 
     async def _hang_up(self, cause: RealtimeError | None = None) -> None:
         connection, self._connection = self._connection, None

@@ -29,7 +29,15 @@ from realtime.client import (
     earliest,
     snapshot,
 )
-from realtime.errors import ArgumentInvalid, CoverageBroken, CursorReset, Gap, RealtimeError, Unavailable
+from realtime.errors import (
+    ArgumentInvalid,
+    CoverageBroken,
+    CursorReset,
+    Gap,
+    RealtimeError,
+    StoreUnavailable,
+    Unavailable,
+)
 from tests.fixtures.eventually import eventually
 from tests.fixtures.scripted_server import ScriptedCall, cursor_of, scripted
 
@@ -491,3 +499,54 @@ async def test_what_is_no_frame_is_an_error_of_one_line() -> None:
     async with scripted(script) as server, Client(server.address) as client:
         with pytest.raises(CoverageBroken, match="do not ascend from 0 to 4"):
             await anext(aiter(client.subscribe()))
+
+
+async def test_closing_while_a_token_is_waited_for_leaves_nothing_open() -> None:
+    asked, given = asyncio.Event(), asyncio.Event()
+
+    async def provider() -> str:
+        asked.set()
+        await given.wait()
+        return "a"
+
+    async def script(call: ScriptedCall) -> None:
+        await call.ready()
+        await call.hold()
+
+    async with scripted(script) as server, Client(server.address, token=provider) as client:
+        subscription = client.subscribe()
+        waiting = asyncio.ensure_future(anext(aiter(subscription), None))
+        await asyncio.wait_for(asked.wait(), 10)
+        await subscription.close()
+        given.set()
+        assert await asyncio.wait_for(waiting, 10) is None
+        assert subscription.waiting_bytes == 0
+        assert [task for task in asyncio.all_tasks() if "Connection" in repr(task)] == []
+
+
+async def test_a_store_that_fails_keeps_no_client_from_closing() -> None:
+    class Failing(MemoryCursorStore):
+        is_away = False
+
+        async def save(self, name: str, cursor: bytes) -> None:
+            if self.is_away:
+                raise StoreUnavailable("it is away")
+            await super().save(name, cursor)
+
+    async def script(call: ScriptedCall) -> None:
+        await call.ready(cursor_of(0))
+        await call.events(1, 2)
+        await call.hold()
+
+    async with scripted(script) as server:
+        client = Client(server.address)
+        stores = [Failing(), Failing()]
+        for store in stores:
+            reading = aiter(client.subscribe(store=store, name="n", save_every_s=60))
+            assert (await anext(reading)).sequence == 1
+            assert (await anext(reading)).sequence == 2
+            store.is_away = True
+        with pytest.raises(StoreUnavailable, match="it is away"):
+            await client.close()
+        with pytest.raises(RealtimeError, match="the client was closed"):
+            await client.subscribe().ready()
