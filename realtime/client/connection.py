@@ -22,7 +22,7 @@ from realtime.client.coverage import CoverageCheck
 from realtime.client.token import Caller
 from realtime.client.watchdog import Watchdog
 from realtime.client.window import CreditWindow, Owed, charged
-from realtime.errors import RealtimeError, Unavailable
+from realtime.errors import RealtimeError, RequestError, Unavailable
 from realtime.status import from_rpc_error
 
 METHOD = "/zephyr.events.v1.StreamService/Subscribe"
@@ -148,7 +148,7 @@ class Connection:
             # Of the call, not of this task: the channel was closed.
             self.end(Unavailable("the call was ended here"))
         except grpc.aio.AioRpcError as exc:
-            self.end(from_rpc_error(exc))
+            self.end(_translated(exc))
         except RealtimeError as exc:
             self.end(exc)
 
@@ -219,7 +219,17 @@ class Connection:
             await self._call.trailing_metadata(),
             await self._call.details(),
         )
-        return from_rpc_error(error)
+        return _translated(error)
+
+
+def _translated(exc: grpc.aio.AioRpcError) -> RealtimeError:
+    """What a call ended with. Without the server's own reason gRPC made these up: of a stream that was reset, or
+    that a request was just being written to when it ended."""
+    error = from_rpc_error(exc)
+    has_reason = isinstance(error, RequestError) and error.reason != RequestError.reason
+    if exc.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL) and not has_reason:
+        return Unavailable(f"the stream broke: {error.message}", error.mend)
+    return error
 
 
 async def open_connection(
