@@ -47,7 +47,7 @@ async def start_new_epoch(settings: BridgeSettings, lock_wait_s: float | None = 
             return None
         epoch = epoch_after(former)
         state = fit_stream(await _rename(jetstream, info["config"], epoch), settings)
-        await Publisher(jetstream, state, source).begin_epoch()
+        await Publisher(jetstream, state, source, settings.mark_interval_s).begin_epoch()
         log.info("a new epoch began", stream=settings.stream, epoch=epoch, former=former)
         return epoch
 

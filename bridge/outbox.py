@@ -31,6 +31,8 @@ class Unit:
     position: Position
     wal_lsn: int
     wal_time_us: int
+    commit_time_us: int
+    """When the last change's transaction was committed, by the source's clock; 0: not known."""
     told: list[Callable[[], None]]
     """Who wants to know that it is stored."""
 
@@ -38,16 +40,24 @@ class Unit:
 class Outbox:
     """Messages in the order of the source. ``max_messages`` and ``max_bytes`` bound it."""
 
-    def __init__(self, position: Position, wal_lsn: int, max_messages: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        position: Position,
+        wal_lsn: int,
+        max_messages: int,
+        max_bytes: int,
+        commit_time_us: int = 0,
+    ) -> None:
         # The last change that was added; before the first, the checkpoint.
         self._lsn, self._index, self._complete = position
+        self.commit_time_us = commit_time_us
         self.wal_lsn = wal_lsn
         self.wal_time_us = 0
         self.is_closed = False
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._messages: list[Outgoing] = []
-        self._positions: list[tuple[int, int, bool]] = []
+        self._positions: list[tuple[int, int, bool, int]] = []
         self._letters: list[DeadLetter] = []
         self._letter_bytes = 0
         self._told: list[Callable[[], None]] = []
@@ -69,13 +79,14 @@ class Outbox:
         """Whether all changes of the transaction that committed at ``lsn`` were added, or stand in the stream."""
         return lsn < self._lsn or (lsn == self._lsn and self._complete)
 
-    def add(self, message: Outgoing, lsn: int, index: int, complete: bool) -> None:
+    def add(self, message: Outgoing, lsn: int, index: int, complete: bool, commit_time_us: int = 0) -> None:
         """Adds the message of the change at (lsn, index); ``complete``: it is its transaction's last.
         Call ``room`` before the next one when ``is_full``."""
         self._messages.append(message)
-        self._positions.append((lsn, index, complete))
+        self._positions.append((lsn, index, complete, commit_time_us))
         self._size += len(message.payload)
         self._lsn, self._index, self._complete = lsn, index, complete
+        self.commit_time_us = commit_time_us
 
     def add_letter(self, letter: DeadLetter) -> None:
         """Adds the body of a rejected row, whose marker is added next."""
@@ -86,7 +97,8 @@ class Outbox:
         """Adds what is no change of the source, behind what was added; ``stored`` is told when it is."""
         if messages:
             self._messages += messages
-            self._positions += [(self._lsn, self._index, self._complete)] * len(messages)
+            place = (self._lsn, self._index, self._complete, self.commit_time_us)
+            self._positions += [place] * len(messages)
             self._size += sum(len(message.payload) for message in messages)
             self._told.append(stored)
 
@@ -145,16 +157,19 @@ class Outbox:
         told, self._told = self._told, []
         self._taken_lsn = self.wal_lsn
         self._room.set()
-        return Unit(messages, letters, size, self.position, self.wal_lsn, self.wal_time_us, told)
+        position, at = self.position, self.commit_time_us
+        return Unit(messages, letters, size, position, self.wal_lsn, self.wal_time_us, at, told)
 
     def _take_part(self, letters: list[DeadLetter]) -> Unit:
         count, size = 1, len(self._messages[0].payload)
         while count < self._max_messages and size + len(self._messages[count].payload) <= self._max_bytes:
             size += len(self._messages[count].payload)
             count += 1
-        messages, position = self._messages[:count], Position(*self._positions[count - 1])
+        messages = self._messages[:count]
+        lsn, index, complete, at = self._positions[count - 1]
+        position = Position(lsn, index, complete)
         del self._messages[:count], self._positions[:count]
         self._size -= size
         self._filled.set()  # for the rest
         # Which of the commits since belong to this part is not known: the source is said to be where it was.
-        return Unit(messages, letters, size, position, self._taken_lsn, self.wal_time_us, [])
+        return Unit(messages, letters, size, position, self._taken_lsn, self.wal_time_us, at, [])

@@ -28,6 +28,7 @@ from bridge.postgres import Source
 from bridge.stream import StreamState
 from bridge.timeline import check_source
 from protos.events.v1 import stream_format as fmt
+from protos.events.v1.event_pb2 import Event
 from protos.events.v1.mark_pb2 import OwnerMark, PositionMark
 
 MarkT = TypeVar("MarkT", OwnerMark, PositionMark)
@@ -41,16 +42,21 @@ _UNIT_BYTES = 2 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Where the stream ends: the last stored change (None: none yet) and the mark before it."""
+    """Where the stream ends: the last stored change (None: none yet), the mark before it, and when the
+    change was committed (Unix time in microseconds; 0: not known)."""
 
     position: Position | None
     mark: PositionMark
+    commit_time_us: int = 0
 
 
 class Publisher:
     """The writer of one term."""
 
-    def __init__(self, jetstream: JetStream, state: StreamState, source: Source) -> None:
+    def __init__(
+        self, jetstream: JetStream, state: StreamState, source: Source, mark_interval_s: float = 0
+    ) -> None:
+        self._interval_ms = int(mark_interval_s * 1000)
         self._jetstream = jetstream
         self._state = state
         self._source = source
@@ -85,6 +91,7 @@ class Publisher:
         """
         mark = PositionMark(epoch=self._state.epoch, system_id=self._source.system_id, complete=True)
         mark.timeline = self._source.timeline
+        mark.interval_ms = self._interval_ms
         head = head_of({"Nats-Expected-Last-Sequence": "0"})
         await self._store([Outgoing(fmt.POSITION_SUBJECT, head, mark.SerializeToString())])
 
@@ -120,20 +127,22 @@ class Publisher:
         # A term marks from where it reads before it stores a change: until then there is none, and
         # after the mark stand the rows of a copy, a million perhaps.
         last = await self._last_change() if mark.wal_lsn else None
+        commit_time_us = mark.commit_time
         if last is not None:
-            position = Position(last.lsn, last.index, last.count > 0)
+            place, commit_time_us = last
+            position = Position(place.lsn, place.index, place.count > 0)
         if position is not None:
             # The mark may be older than what was stored last, and a switch of timelines lie between.
             check_source(self._source, mark, position.lsn)
-        return Tail(position, mark)
+        return Tail(position, mark, commit_time_us)
 
-    async def _last_change(self) -> fmt.CommitPlace | None:
-        """The place of the last change after the position mark, from the end backwards: what stands
-        behind it are marks, what a backfill read, and events of others, none of which has a place."""
+    async def _last_change(self) -> tuple[fmt.CommitPlace, int] | None:
+        """Place and commit time of the last change after the position mark, from the end backwards: what
+        stands behind it are marks, what a backfill read, and events of others, none of which has a place."""
         for sequence in range(self.last_sequence, self.last_sequence - self.messages_since_mark, -1):
             message = await self._jetstream.at(sequence)
             if message is not None and (place := message.headers.get(fmt.COMMIT)) is not None:
-                return fmt.parse_commit(place)
+                return fmt.parse_commit(place), _commit_time_us(message)
         return None
 
     async def publish(self, messages: Sequence[Outgoing], mark: PositionMark | None = None) -> int:
@@ -164,13 +173,15 @@ class Publisher:
         limit = self._state.max_bytes
         return min(_UNIT_BYTES, limit // 8) if limit else _UNIT_BYTES
 
-    async def mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> None:
+    async def mark(self, position: Position, wal_lsn: int, wal_time_us: int, commit_time_us: int = 0) -> None:
         """Stores a position mark: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
-        mark = self.position_mark(position, wal_lsn, wal_time_us)
+        mark = self.position_mark(position, wal_lsn, wal_time_us, commit_time_us)
         sequence = await self._store([Outgoing(fmt.POSITION_SUBJECT, self._fence, mark.SerializeToString())])
         self._position_mark.written(sequence)
 
-    def position_mark(self, position: Position, wal_lsn: int, wal_time_us: int) -> PositionMark:
+    def position_mark(
+        self, position: Position, wal_lsn: int, wal_time_us: int, commit_time_us: int = 0
+    ) -> PositionMark:
         """The mark that says: all up to ``position`` is stored, the source was read up to ``wal_lsn``."""
         return PositionMark(
             epoch=self._state.epoch,
@@ -182,6 +193,8 @@ class Publisher:
             complete=position.complete,
             wal_lsn=wal_lsn,
             wal_time=wal_time_us,
+            commit_time=commit_time_us,
+            interval_ms=self._interval_ms,
         )
 
     async def renew_owner(self) -> None:
@@ -269,6 +282,13 @@ def _read_mark(message: StoredMessage, mark: MarkT) -> MarkT:
             f"the mark at sequence {message.sequence} cannot be read", "see who else writes to zephyr._mark.>"
         ) from exc
     return mark
+
+
+def _commit_time_us(message: StoredMessage) -> int:
+    try:
+        return Event.FromString(message.payload).time
+    except DecodeError:
+        return 0  # Not ours, whatever its headers say; the next mark knows.
 
 
 def _other_epoch(found: str, wanted: str) -> EpochLost:

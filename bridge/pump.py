@@ -61,11 +61,16 @@ class Pump:
         wal_lsn: int,
         mark_interval_s: float,
         keep: Callable[[DeadLetter], Awaitable[None]] | None = None,
+        commit_time_us: int = 0,
     ) -> None:
         self._frames = frames
         self._ledger = ledger
         self.outbox = Outbox(
-            position or Position(0, 0), wal_lsn, publisher.unit_messages, publisher.unit_bytes
+            position or Position(0, 0),
+            wal_lsn,
+            publisher.unit_messages,
+            publisher.unit_bytes,
+            commit_time_us,
         )
         self.sender = Sender(self.outbox, publisher, ledger, mark_interval_s, keep)
         self.sequencer = Sequencer(encoder, self.outbox, keep is not None)

@@ -41,6 +41,7 @@ class Sender:
         self._keep = keep
         self.stored: Position = outbox.position
         """The last change that is stored."""
+        self._stored_time_us = outbox.commit_time_us
         self.stored_lsn = outbox.wal_lsn
         """Everything before it is stored, or does not concern the stream."""
         self.in_flight = 0
@@ -87,7 +88,9 @@ class Sender:
                 assert self._keep is not None, "who adds letters gives them a place"
                 await self._keep(letter)
             if is_due and count > 1:
-                mark = publisher.position_mark(unit.position, unit.wal_lsn, self._wal_time_us)
+                mark = publisher.position_mark(
+                    unit.position, unit.wal_lsn, self._wal_time_us, unit.commit_time_us
+                )
                 await publisher.publish(unit.messages, mark)
             else:
                 if is_due:
@@ -96,6 +99,7 @@ class Sender:
         finally:
             self.in_flight = self.in_flight_bytes = 0
         self.stored, self.stored_lsn = unit.position, unit.wal_lsn
+        self._stored_time_us = unit.commit_time_us
         for tell in unit.told:
             tell()
         if is_due and count > 1:
@@ -121,7 +125,7 @@ class Sender:
     async def _mark(self) -> None:
         """Marks what is stored."""
         publisher = self._publisher
-        await publisher.mark(self.stored, self.stored_lsn, self._wal_time_us)
+        await publisher.mark(self.stored, self.stored_lsn, self._wal_time_us, self._stored_time_us)
         self._marked()
 
     def _marked(self) -> None:

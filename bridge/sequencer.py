@@ -168,7 +168,7 @@ class Sequencer:
             if not self._keeps_letters:
                 raise
             message = self._reject(draft, error, begin, index, count)
-        self._outbox.add(message, begin.commit_lsn, index, count > 0)
+        self._outbox.add(message, begin.commit_lsn, index, count > 0, begin.commit_time_us)
 
     def _reject(self, draft: Draft, error: EventRejected, begin: Begin, index: int, count: int) -> Outgoing:
         marker, letter = reject(draft, error, begin, index, count)

@@ -146,7 +146,9 @@ class TermOpener:
         elif not wal_lsn:
             wal_lsn = slot.confirmed_lsn
         # Each term renews both marks, so that no number of short terms makes a limit evict one.
-        await target.publisher.mark(tail.position or Position(0, 0), wal_lsn, tail.mark.wal_time)
+        await target.publisher.mark(
+            tail.position or Position(0, 0), wal_lsn, tail.mark.wal_time, tail.commit_time_us
+        )
         return wal_lsn
 
     async def _copy_tables(self, origin: Origin, target: Target) -> int:
@@ -197,6 +199,7 @@ class TermOpener:
             wal_lsn,
             settings.mark_interval_s,
             target.keep,
+            target.tail.commit_time_us,
         )
         pump.sequencer.expected_lsn = repeated_lsn(origin.slot, position)
         last_said = await target.jetstream.last(fmt.SCHEMA_SUBJECT)

@@ -80,7 +80,7 @@ class Broker:
 class LiveSource:
     """Stands in for a source that is live."""
 
-    async def became_live(self) -> None:
+    async def proven(self) -> None:
         await asyncio.sleep(0)
 
 
