@@ -53,6 +53,8 @@ SELECT id::text, email, display_name, version,
 
 _MAX_CONNECTIONS = 4
 _CANCEL_S = 0.5
+_ROWS_A_TURN = 50
+"""Rows are converted in turns with everything else that the loop has to do."""
 _Statement = LiteralString | sql.Composed
 _Parameters = Sequence[Any] | Mapping[str, Any]
 _log = structlog.get_logger(__name__)
@@ -188,7 +190,11 @@ class Database:
         async with asyncio.timeout(self._timeout_s + _CANCEL_S), asyncio.timeout(self._timeout_s):
             prepare = None if isinstance(statement, str) else False
             cursor = await connection.execute(statement, parameters, prepare=prepare)
-            return await cursor.fetchall()
+            rows: list[TupleRow] = []
+            while found := await cursor.fetchmany(_ROWS_A_TURN):
+                rows += found
+                await asyncio.sleep(0)
+            return rows
 
     def _unavailable(self, exc: Exception) -> Unavailable:
         """The one translation of psycopg's errors. The cause with its addresses goes to the log alone."""

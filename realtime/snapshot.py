@@ -36,7 +36,10 @@ _PATIENCE_S = 5.0
 _PAUSE_S = 0.25
 _SILENCE_S = 15.0
 """For so long the stream may stand still before the log's place."""
+_LAG_S = 120.0
+"""For so long the stream may be behind it."""
 _ROUNDS = 20
+"""So often users who joined meanwhile are read. Each time takes as long as a mark."""
 
 
 class Snapshot:
@@ -167,13 +170,14 @@ class Snapshot:
         """Waits until everything before a place of the log is in the hub.
 
         Raises:
-            Unavailable: the stream stands still before it.
+            Unavailable: the stream stands still before it, or is far behind.
         """
         hub = self._hub
+        until = asyncio.get_running_loop().time() + _LAG_S
         while hub.source.wal_lsn < wal_lsn:
             before = hub.position.sequence
             try:
-                async with asyncio.timeout(_SILENCE_S):
+                async with asyncio.timeout_at(until), asyncio.timeout(_SILENCE_S):
                     await hub.reached(before + 1)
             except TimeoutError:
                 raise Unavailable(

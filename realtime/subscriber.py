@@ -391,7 +391,7 @@ class Subscriber:
         place, _ = self._controls[0]
         if following is None:
             if place == _LAST:
-                return self.pages is None or not self.pages.waits or not self.credit.is_open
+                return self.pages is None or not self.pages.is_due(self.credit)
             return self.examined.sequence >= place
         # What ends the subscription does not wait for credit that may never come.
         is_over = self._controls[-1][0] == _LAST and not self.credit.is_open

@@ -118,9 +118,9 @@ async def test_filters_of_kinds_and_entities_and_a_mask(
         note = str(connection.execute("SELECT min(id::text) FROM notes").fetchone()[0])  # type: ignore[index]
     await stream_reader.caught_up(snapshot_kit.dsn)
     stream = snapshot_kit.stream
-    mask = {"field_mask": FieldMask(paths=["title"])}
-    await stream.open("kinds", pb.Filter(kinds=["user", "workspace"]), snapshot(), **mask)
-    await stream.open("one", pb.Filter(entity_ids=[note, "no-uuid"]), snapshot(), **mask)
+    mask = FieldMask(paths=["title"])
+    await stream.open("kinds", pb.Filter(kinds=["user", "workspace"]), snapshot(), field_mask=mask)
+    await stream.open("one", pb.Filter(entity_ids=[note, "no-uuid"]), snapshot(), field_mask=mask)
     await stream.open("none", pb.Filter(entity_ids=["no-uuid"]), snapshot())
     for name in ("kinds", "one", "none"):
         await whole(stream, name)
@@ -262,9 +262,7 @@ async def test_many_at_once(snapshot_kit: SnapshotKit, stream_reader: Reader) ->
         for name in names:
             await snapshot_kit.stream.open(name, start=snapshot(), wait=False)
         for name in names:
-            await snapshot_kit.stream.until(
-                lambda name=name: "snapshot_end" in snapshot_kit.stream[name].said, 40
-            )  # type: ignore[misc]
+            await whole(snapshot_kit.stream, name)
     await stream_reader.caught_up(snapshot_kit.dsn)
     stored = await read_all(stream_reader)
     for name in names:
