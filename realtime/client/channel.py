@@ -36,8 +36,9 @@ _OPTIONS = (
     # Each client its own connection: what one does not read holds up nobody else.
     ("grpc.use_local_subchannel_pool", 1),
 )
-_GRACE_S = 30.0
-"""Longer than any call on an old channel lives: a unary call's deadline, another stream's watchdog."""
+_GRACE_S = 24 * 3600.0
+"""How long calls on an old channel may go on. Their own watchdogs and deadlines end those that are dead too; others
+may have another server behind the same name."""
 
 
 class Channel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -116,6 +117,38 @@ async def test_a_half_open_connection_is_left_for_another(address: str, writer: 
         for each in collected:
             await each.subscription.close()
             await each.task
+
+
+async def test_a_frozen_server_is_tried_again_until_it_thaws(
+    server_process: ServerProcess, writer: StreamWriter
+) -> None:
+    await server_process.start()
+    async with (
+        Client(server_process.address, silence_s=1.0) as client,
+        client.subscribe(signals=True) as subscription,
+    ):
+        await subscription.ready()
+        said: list[object] = []
+
+        async def listen() -> None:
+            async for item in subscription:
+                said.append(item)  # noqa: PERF401  # each is looked at when it comes
+
+        listening = asyncio.ensure_future(listen())
+        stored = await writer.commit(Change())
+        await eventually(lambda: any(isinstance(item, ReceivedEvent) for item in said))
+        server_process.send(signal.SIGSTOP)
+        await eventually(lambda: not subscription.is_caught_up)
+        stored += await writer.commit(Change(), Change())
+        server_process.send(signal.SIGCONT)
+
+        def got() -> list[int]:
+            return [item.sequence for item in said if isinstance(item, ReceivedEvent)]
+
+        await eventually(lambda: got() == sequences(stored), 20)
+        assert any(isinstance(item, Reconnected) and "silent for 1 s" in item.cause for item in said)
+        await subscription.close()
+        await listening
 
 
 async def test_silence_that_the_server_means_is_no_fault(

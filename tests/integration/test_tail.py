@@ -8,9 +8,13 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from psycopg import AsyncConnection
 
+from bridge.settings import BridgeSettings
+from tests.fixtures.bridge import running
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_writer import Change, StreamWriter
 from zephyr.stack.nats import NatsServer
@@ -73,6 +77,42 @@ async def test_a_field_mask_leaves_the_rest_out(target: str, writer: StreamWrite
     assert stored.change is not None
     assert event["note"] == {"id": stored.change.entity}
     assert event["subject"] == stored.change.entity
+
+
+async def test_it_begins_at_a_time(target: str, writer: StreamWriter) -> None:
+    stored = await writer.commit(Change(), Change())
+    since = (datetime.now(UTC) - timedelta(hours=1)).replace(tzinfo=None).isoformat()
+    code, out, _ = await run(target, "--since", since, "--json", "-n", "2")
+    assert code == 0
+    assert [json.loads(line)["event"]["id"] for line in out.splitlines()[:2]] == [item.id for item in stored]
+
+
+async def test_it_begins_with_the_present_state(bridge_settings: BridgeSettings) -> None:
+    dsn = bridge_settings.postgres_dsn
+    async with (
+        running(bridge_settings),
+        serving(bridge_settings.nats_url, postgres_dsn=dsn) as address,
+        await AsyncConnection.connect(dsn, autocommit=True) as sql,
+    ):
+        await sql.execute(
+            "INSERT INTO workspaces (slug, name) SELECT 'w' || n, 'n' FROM generate_series(1, 3) n"
+        )
+        process = await start(address, "--snapshot", "--kind", "workspace", "--json")
+        await listening(process)
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            assert b"the state is whole" in await process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            out, _ = await process.communicate()
+        *states, last = map(json.loads, out.decode().splitlines())
+        assert sorted(state["event"]["workspace"]["slug"] for state in states) == ["w1", "w2", "w3"]
+        await sql.execute("UPDATE workspaces SET name = 'new' WHERE slug = 'w2'")
+        _, text, _ = await run(address, "--json", "--after", last["cursor"], "-n", "1")
+        event = json.loads(text.splitlines()[0])["event"]
+        assert (event["type"], event["workspace"]["slug"]) == ("workspace.updated", "w2")
+        # Broken off within the state there is no place to go on after.
+        code, text, _ = await run(address, "--snapshot", "--kind", "workspace", "--json", "-n", "1")
+        assert (code, len(text.splitlines())) == (0, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
