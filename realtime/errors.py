@@ -7,6 +7,7 @@
     ├── StoreUnavailable    Postgres or Redis cannot be reached
     ├── PolicyFailed        (server) a policy broke: told as INTERNAL
     ├── CoverageBroken      (client) the frames of a subscription have a gap
+    ├── Gap                 (client) messages are gone from the stream, and were not seen
     └── RequestError        a caller asked for what cannot be given; has a gRPC status
         ├── ArgumentInvalid     a field of the request is malformed
         │   └── CursorInvalid   the cursor is malformed or was tampered with
@@ -72,6 +73,18 @@ class CoverageBroken(RealtimeError):
     """The frames of a subscription have a gap: a fault of the server, never skipped in silence."""
 
 
+class Gap(RealtimeError):
+    """Messages after ``after`` up to ``through`` are gone from the stream, and were not seen."""
+
+    def __init__(self, after: int, through: int) -> None:
+        super().__init__(
+            f"messages after {after} up to {through} are gone from the stream",
+            "fetch the state anew, or subscribe with on_gap='continue'",
+        )
+        self.after = after
+        self.through = through
+
+
 class RequestError(RealtimeError):
     """A caller asked for what cannot be given.
 
@@ -110,10 +123,16 @@ class CursorInvalid(ArgumentInvalid):
 
 
 class CursorReset(RequestError):
-    """The position cannot be served; ``reason`` is EXPIRED, EPOCH_CHANGED or HISTORY_REWRITTEN."""
+    """The position cannot be served; ``reason`` is EXPIRED, EPOCH_CHANGED or HISTORY_REWRITTEN.
+
+    Raised by the client it has the earliest cursor that can be served, where the server knew it, and
+    what to do: FETCH_STATE or GIVE_UP.
+    """
 
     exit_code = 6
     code = codes.ERROR_CODE_FAILED_PRECONDITION
+    earliest_cursor = b""
+    action = ""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message, "fetch the state anew, then begin at the earliest cursor or live")
