@@ -129,7 +129,7 @@ class CatchUp:
         """The next message stands behind the hub's position: all up to there were removed singly."""
         edge = self._hub.position
         own = subscriber.examined
-        subscriber.examine(own._replace(sequence=edge.sequence, timestamp_ns=edge.timestamp_ns))
+        subscriber.examine(own.moved(edge.sequence, edge.timestamp_ns))
 
     async def _state(self) -> StreamState:
         """The stream's state, if it is the stream that the hub reads.
