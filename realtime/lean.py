@@ -1,26 +1,36 @@
 """Messages of NATS cut straight out of the bytes that were read, for the few subscriptions that carry the stream.
 
 nats-py builds an object, a dictionary of headers and a queue's item for each message. Here
-a message is four slices handed to its sink; what belongs to nobody here is left to nats-py.
-Nothing is awaited, and a sink never raises. ``tap.py`` puts it under a connection; why:
-docs/decisions/015-frames-are-read-from-the-bytes.md.
+a message is four slices in a list; what belongs to nobody here is left to nats-py. ``tap.py``
+puts it under a connection; why: docs/decisions/015-frames-are-read-from-the-bytes.md.
 
 Source: the NATS documentation, "Client Protocol" (MSG, HMSG).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+Message = tuple[bytes, bytes, bytes, bytes]
+"""Subject, reply subject or nothing, headers as they came or nothing, payload."""
+
 
 class Sink:
-    """Where the messages of one subscription go."""
+    """Where the messages of one subscription go. Whoever asked for them takes them out, and bounds them."""
 
-    def message(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        """Takes one message; ``headers`` as they came, empty when there are none."""
-        raise NotImplementedError
+    __slots__ = ("arrived", "messages")
 
-    def pause(self) -> None:
-        """Says that all which was read until now has been handed over."""
-        raise NotImplementedError
+    def __init__(self, arrived: Callable[[], object]) -> None:
+        self.arrived = arrived
+        """Called after each read that brought something."""
+        self.messages: list[Message] = []
+
+    def take(self) -> list[Message]:
+        """What came since it was last asked."""
+        messages = self.messages
+        if messages:
+            self.messages = []
+        return messages
 
 
 class Scanner:
@@ -71,7 +81,7 @@ class Scanner:
                 return at
             reply = words[3] if count == (6 if has_headers else 5) else b""
             split = body + head
-            sink.message(words[1], reply, data[body:split], data[split : end - 2])
+            sink.messages.append((words[1], reply, data[body:split], data[split : end - 2]))
             if sink is not last:
                 last = sink
                 if sink not in self._touched:
@@ -85,7 +95,7 @@ class Scanner:
         if touched:
             self._touched = []
             for sink in touched:
-                sink.pause()
+                sink.arrived()
 
 
 def _number(word: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 from hypothesis import given
@@ -86,21 +87,18 @@ class Recorder:
         self.others.append(info["server_id"])
 
 
-class Kept(Sink):
-    """A sink that keeps what it is given."""
+class Kept:
+    """A sink whose messages are taken out after each read."""
 
     def __init__(self, sid: int, messages: list[Message]) -> None:
         self.sid = sid
         self.messages = messages
-        self.unannounced = 0
+        self.sink = Sink(self.take)
 
-    def message(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        self.messages.append((self.sid, subject, reply, headers, payload))
-        self.unannounced += 1
-
-    def pause(self) -> None:
-        assert self.unannounced, "a pause follows messages"
-        self.unannounced = 0
+    def take(self) -> None:
+        taken = self.sink.take()
+        assert taken, "something arrived"
+        self.messages += [(self.sid, *each) for each in taken]
 
 
 async def feed(parser: Parser, pieces: list[bytes]) -> bool:
@@ -122,7 +120,7 @@ async def feed(parser: Parser, pieces: list[bytes]) -> bool:
 def test_it_reads_what_nats_py_reads(runs: list[bytes], end: bytes, cuts: list[int], ours: set[int]) -> None:
     data = b"".join(runs) + end
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    pieces = [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    pieces = [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
     plain = Recorder()
     is_refused = asyncio.run(feed(Parser(plain), pieces))
@@ -132,13 +130,16 @@ def test_it_reads_what_nats_py_reads(runs: list[bytes], end: bytes, cuts: list[i
     kept: list[Message] = []
     sinks = [Kept(sid, kept) for sid in ours]
     for sink in sinks:
-        tap.scanner.sinks[b"%d" % sink.sid] = sink
+        tap.scanner.sinks[b"%d" % sink.sid] = sink.sink
     assert asyncio.run(feed(tap, pieces)) == is_refused
 
-    assert kept == [each for each in plain.messages if each[0] in ours]
+    for sid in ours:
+        assert [each for each in kept if each[0] == sid] == [
+            each for each in plain.messages if each[0] == sid
+        ]
     assert mixed.messages == [each for each in plain.messages if each[0] not in ours]
     assert mixed.others == plain.others
-    assert all(sink.unannounced == 0 for sink in sinks)
+    assert not any(sink.sink.messages for sink in sinks)
 
 
 @given(st.lists(frames(), min_size=1, max_size=3), st.integers(1, 200))
@@ -154,7 +155,7 @@ def test_it_goes_on_where_another_parser_was_interrupted(runs: list[bytes], cut:
     tap = Tap(mixed)  # type: ignore[arg-type]
     tap.take_over(former)
     kept: list[Message] = []
-    tap.scanner.sinks[b"2"] = Kept(2, kept)
+    tap.scanner.sinks[b"2"] = Kept(2, kept).sink
     asyncio.run(feed(tap, [data[cut:]]))
     assert sorted(mixed.messages + kept) == sorted(plain.messages)
     assert mixed.messages[:begun] == plain.messages[:begun]
@@ -164,7 +165,7 @@ def test_a_reset_forgets_what_was_cut_off() -> None:
     mixed = Recorder()
     tap = Tap(mixed)  # type: ignore[arg-type]
     kept: list[Message] = []
-    tap.scanner.sinks[b"2"] = Kept(2, kept)
+    tap.scanner.sinks[b"2"] = Kept(2, kept).sink
     asyncio.run(tap.parse(b"MSG a 2 3\r\nab"))
     tap.reset()
     asyncio.run(tap.parse(b"MSG a 2 1\r\nx\r\n"))
@@ -178,6 +179,6 @@ def test_nothing_is_read_on_after_a_reset_in_the_middle() -> None:
 
     tap = Tap(Lost())  # type: ignore[arg-type]
     kept: list[Message] = []
-    tap.scanner.sinks[b"2"] = Kept(2, kept)
+    tap.scanner.sinks[b"2"] = Kept(2, kept).sink
     asyncio.run(tap.parse(b"-ERR 'Stale Connection'\r\nMSG a 2 1\r\nx\r\n"))
     assert kept == []

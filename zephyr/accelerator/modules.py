@@ -7,6 +7,7 @@ from pathlib import Path
 
 MODULES = (
     "protos.wire",
+    "protos.events.v1.stream_format",
     "bridge.change",
     "bridge.pgoutput",
     "bridge.outgoing",
@@ -19,8 +20,14 @@ MODULES = (
     "bridge.outbox",
     "bridge.sequencer",
     "bridge.nats_wire",
+    "realtime.cursor",
+    "realtime.lean",
+    "realtime.entry",
+    "realtime.point",
+    "realtime.delivered",
+    "realtime.page",
 )
-PACKAGES = ("protos", "bridge")
+PACKAGES = ("protos", "bridge", "realtime")
 """Where their imports are looked for, when they are compiled."""
 
 
