@@ -17,8 +17,8 @@ from realtime.lean import Message, Sink
 
 _DELIVERED: Final = b"$JS.ACK."
 """How the reply subject of a stored message begins; the consumer's own words have another, or none."""
-_STALLED: Final = b"\r\nNats-Consumer-Stalled:"
-_LAST: Final = b"\r\nNats-Last-Consumer:"
+_STALLED: Final = "\r\nNats-Consumer-Stalled:"
+_LAST: Final = "\r\nNats-Last-Consumer:"
 
 
 class Delivered:
@@ -86,10 +86,11 @@ class Delivered:
         if reply:
             self._mark(reply.decode("utf-8", "replace"))
             return
-        stalled = header(headers, _STALLED)
+        text = headers.decode("utf-8", "replace")
+        stalled = header(text, _STALLED)
         if stalled:
             self._mark(stalled)
-        last = header(headers, _LAST) or "0"
+        last = header(text, _LAST) or "0"
         if last != str(self.delivered):
             self.failure = "a delivery was missed"
         else:

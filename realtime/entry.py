@@ -30,9 +30,9 @@ _CURSOR_HEAD: Final = delimited_header(StreamedEvent.CURSOR_FIELD_NUMBER, CURSOR
 _EVENT_TAG: Final = varint(EVENT_FIELD << 3 | 2)
 _EVENTS_TAG: Final = varint(EVENTS_FIELD << 3 | 2)
 
-_VERB: Final = f"\r\n{fmt.VERB}:".encode()
-_COMMIT: Final = f"\r\n{fmt.COMMIT}:".encode()
-_CHANGED: Final = f"\r\n{fmt.CHANGED}:".encode()
+_VERB: Final = f"\r\n{fmt.VERB}:"
+_COMMIT: Final = f"\r\n{fmt.COMMIT}:"
+_CHANGED: Final = f"\r\n{fmt.CHANGED}:"
 
 _parse = Event.FromString
 
@@ -127,12 +127,13 @@ def make_entry(
     whose payload cannot be read is delivered as its place alone, without ``event``: one such
     message in a frame would make the whole frame unreadable to every client.
     """
+    verb = headers.get(fmt.VERB, "")
     return _make(
         epoch,
         subject,
-        headers.get(fmt.VERB, ""),
+        verb,
         headers.get(fmt.COMMIT, ""),
-        headers.get(fmt.CHANGED, ""),
+        headers.get(fmt.CHANGED, "") if verb == fmt.UPDATED else "",
         payload,
         sequence,
         timestamp_ns,
@@ -143,25 +144,28 @@ def read_entry(
     epoch: str, subject: bytes, headers: bytes, payload: bytes, sequence: int, timestamp_ns: int
 ) -> Entry:
     """``make_entry`` of a message whose subject and headers are as they came over the wire."""
+    text = headers.decode("utf-8", "replace")
+    verb = header(text, _VERB)
     return _make(
         epoch,
         subject.decode("utf-8", "replace"),
-        header(headers, _VERB),
-        header(headers, _COMMIT),
-        header(headers, _CHANGED),
+        verb,
+        header(text, _COMMIT),
+        header(text, _CHANGED) if verb == fmt.UPDATED else "",
         payload,
         sequence,
         timestamp_ns,
     )
 
 
-def header(headers: bytes, begins: bytes) -> str:
+def header(headers: str, begins: str) -> str:
     """The value of a header; empty without it. ``begins`` is the end of the line before, the name and the colon."""
     at = headers.find(begins)
     if at < 0:
         return ""
     at += len(begins)
-    return headers[at : headers.find(b"\r\n", at)].strip().decode("utf-8", "replace")
+    end = headers.find("\r\n", at)
+    return headers[at:end].strip()
 
 
 def _make(

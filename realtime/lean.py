@@ -27,9 +27,7 @@ class Sink:
 
     def take(self) -> list[Message]:
         """What came since it was last asked."""
-        messages = self.messages
-        if messages:
-            self.messages = []
+        messages, self.messages = self.messages, []
         return messages
 
 

@@ -18,9 +18,9 @@ from realtime.lean import Sink
 
 _PLACE: Final = b"\r\nNats-Stream:"
 """The first of the broker's own."""
-_SUBJECT: Final = b"\r\nNats-Subject:"
-_SEQUENCE: Final = b"\r\nNats-Sequence:"
-_TIME_STAMP: Final = b"\r\nNats-Time-Stamp:"
+_SUBJECT: Final = "\r\nNats-Subject:"
+_SEQUENCE: Final = "\r\nNats-Sequence:"
+_TIME_STAMP: Final = "\r\nNats-Time-Stamp:"
 _TIME: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
 _SECONDS_END: Final = 19
 
@@ -49,7 +49,7 @@ class Page:
     def _answer(self, headers: bytes, payload: bytes) -> None:
         """Takes one answer; the one without a sequence is the last."""
         at = headers.rfind(_PLACE)
-        own = headers[at:] if at >= 0 else b""
+        own = headers[at:].decode("utf-8", "replace") if at >= 0 else ""
         sequence = header(own, _SEQUENCE)
         if not sequence:
             self.is_whole = True
