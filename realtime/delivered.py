@@ -57,6 +57,11 @@ class Delivered:
                 self._control(reply, headers)
         return entries
 
+    @property
+    def has_marks(self) -> bool:
+        """Whether there is something to answer."""
+        return bool(self._marks)
+
     def marks(self) -> list[str]:
         """The subjects to answer at: all that came before their marks was taken."""
         marks = self._marks
@@ -93,7 +98,7 @@ class Delivered:
         last = header(text, _LAST) or "0"
         if last != str(self.delivered):
             self.failure = "a delivery was missed"
-        else:
+        elif not stalled:
             self.is_idle = True
 
     def _mark(self, subject: str) -> None:

@@ -21,7 +21,7 @@ from realtime.tap import listen
 _HEARTBEAT_S = 1.0
 _SILENCE_S = 3.5
 _SLICE = 256
-"""Entries that are read and handed over in one turn of the loop."""
+"""Entries that are read and handed over in one turn of the loop, if nothing else is said."""
 
 
 class Delivery:
@@ -31,7 +31,8 @@ class Delivery:
     answered, which is done when all before it was taken and asked for more.
     """
 
-    def __init__(self, connection: NatsClient, epoch: str) -> None:
+    def __init__(self, connection: NatsClient, epoch: str, limit: int = _SLICE) -> None:
+        self._limit = limit
         self._connection = connection
         self._failure: RealtimeError | None = None
         self._arrived = asyncio.Event()
@@ -52,11 +53,13 @@ class Delivery:
         """
         delivered = self._delivered
         while True:
-            self._arrived.clear()
-            if entries := delivered.take(_SLICE):
-                return entries
             for mark in delivered.marks():
                 await self._connection.publish(mark)
+            self._arrived.clear()
+            if entries := delivered.take(self._limit):
+                return entries
+            if delivered.has_marks:
+                continue
             if self._failure is not None:
                 raise self._failure
             if delivered.failure:
@@ -75,11 +78,11 @@ async def deliver(
     reader: StreamReader,
     delivery: Delivery,
     config: Mapping[str, object],
-    take: Callable[[list[Entry]], Awaitable[None]],
+    take: Callable[[list[Entry]], Awaitable[bool]],
     *,
     ends_when_idle: bool,
 ) -> None:
-    """Runs one consumer until it is idle, or for ever.
+    """Runs one consumer until ``take`` says that it is enough, or until it is idle, or for ever.
 
     Raises:
         SourceUnavailable: a delivery was missed, the broker fell silent or went away.
@@ -92,14 +95,18 @@ async def deliver(
             consumer = await _create_consumer(reader, inbox, config)
             while True:
                 entries = await delivery.get()
-                if entries:
-                    await take(entries)
-                    await asyncio.sleep(0)
-                elif ends_when_idle:
+                if not entries:
+                    if ends_when_idle:
+                        break
+                    continue
+                if await take(entries):
                     break
+                await asyncio.sleep(0)
+            # What is still on its way is dropped here: nats-py would take it apart first.
+            delivery.sink.is_open = False
+            await reader.api(f"CONSUMER.DELETE.{reader.stream}.{consumer}")
         finally:
             await listening.close()
-        await reader.api(f"CONSUMER.DELETE.{reader.stream}.{consumer}")
     except (nats.errors.Error, OSError) as exc:
         raise SourceUnavailable(f"NATS went away: {exc or type(exc).__name__}") from exc
 

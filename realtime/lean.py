@@ -18,12 +18,14 @@ Message = tuple[bytes, bytes, bytes, bytes]
 class Sink:
     """Where the messages of one subscription go. Whoever asked for them takes them out, and bounds them."""
 
-    __slots__ = ("arrived", "messages")
+    __slots__ = ("arrived", "is_open", "messages")
 
     def __init__(self, arrived: Callable[[], object]) -> None:
         self.arrived = arrived
         """Called after each read that brought something."""
         self.messages: list[Message] = []
+        self.is_open = True
+        """Whether what comes is kept."""
 
     def take(self) -> list[Message]:
         """What came since it was last asked."""
@@ -79,12 +81,14 @@ class Scanner:
                 return at
             reply = words[3] if count == (6 if has_headers else 5) else b""
             split = body + head
+            at = end
+            if not sink.is_open:
+                continue
             sink.messages.append((words[1], reply, data[body:split], data[split : end - 2]))
             if sink is not last:
                 last = sink
                 if sink not in self._touched:
                     self._touched.append(sink)
-            at = end
         return at
 
     def pause(self) -> None:
