@@ -26,6 +26,19 @@ MODULES = (
     "realtime.point",
     "realtime.delivered",
     "realtime.page",
+    "realtime.memberships",
+    "realtime.filters",
+    "realtime.limits",
+    "realtime.history",
+    "realtime.mask",
+    "realtime.budget",
+    "realtime.credit",
+    "realtime.terms",
+    "realtime.frames",
+    "realtime.lane",
+    "realtime.subscriber",
+    "realtime.hub",
+    "realtime.handover",
 )
 PACKAGES = ("protos", "bridge", "realtime")
 """Where their imports are looked for, when they are compiled."""
