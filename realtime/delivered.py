@@ -17,6 +17,8 @@ from realtime.lean import Message, Sink
 
 _DELIVERED: Final = b"$JS.ACK."
 """How the reply subject of a stored message begins; the consumer's own words have another, or none."""
+_DOTS: Final = 8
+"""In a reply subject without domain and account hash."""
 _STALLED: Final = "\r\nNats-Consumer-Stalled:"
 _LAST: Final = "\r\nNats-Last-Consumer:"
 
@@ -74,10 +76,9 @@ class Delivered:
     ) -> None:
         # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer sequence>.<time in
         # ns>.<pending>, in newer servers with domain and account hash behind "ACK".
-        words = reply.split(b".")
-        at = 5 if len(words) == 9 else 7
+        words = reply.rsplit(b".", 4) if reply.count(b".") == _DOTS else reply.split(b".")[6:]
         try:
-            sequence, delivered, timestamp = int(words[at]), int(words[at + 1]), int(words[at + 2])
+            sequence, delivered, timestamp = int(words[1]), int(words[2]), int(words[3])
         except (IndexError, ValueError):
             self.failure = f"the broker's reply subject is not understood: {reply!r}"
             return

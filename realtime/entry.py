@@ -187,9 +187,7 @@ def _make(
         return Entry(sequence, timestamp_ns, None, subject.rpartition(".")[2], None, payload, b"")
     if not verb:
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
-    where = b"".join(
-        (_SEQUENCE_TAG, varint(sequence), _CURSOR_HEAD, encode_cursor(epoch, sequence, timestamp_ns))
-    )
+    where = _SEQUENCE_TAG + varint(sequence) + _CURSOR_HEAD + encode_cursor(epoch, sequence, timestamp_ns)
     if not _is_event(payload):
         frame = b"".join((_EVENTS_TAG, varint(len(where)), where))
         return Entry(sequence, timestamp_ns, parsed, verb, place, b"", frame, 0, changed)
