@@ -164,7 +164,7 @@ class CatchUp:
             here = subscriber.examined.sequence
             return bool(self._waiting) or here >= hub.history.floor.sequence or here < entries[-1].sequence
 
-        delivery = Delivery(self._reader.connection, hub.epoch, _SLICE)
+        delivery = Delivery(self._reader.connection, hub.epoch, _SLICE, self._turn)
         began = subscriber.examined.sequence
         await deliver(self._reader, delivery, {"opt_start_seq": began + 1}, take, ends_when_idle=True)
         if subscriber.examined.sequence == began and is_through and not subscriber.is_closed:

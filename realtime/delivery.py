@@ -28,11 +28,15 @@ class Delivery:
     """What a consumer has delivered, to be awaited.
 
     The broker's flow control bounds it: it sends on only when a mark among the messages was
-    answered, which is done when all before it was taken and asked for more.
+    answered, which is done when all before it was taken and asked for more. ``turn`` is held while
+    entries are read: those who share it do so one after the other.
     """
 
-    def __init__(self, connection: NatsClient, epoch: str, limit: int = _SLICE) -> None:
+    def __init__(
+        self, connection: NatsClient, epoch: str, limit: int = _SLICE, turn: asyncio.Lock | None = None
+    ) -> None:
         self._limit = limit
+        self._turn = turn or asyncio.Lock()
         self._connection = connection
         self._failure: RealtimeError | None = None
         self._arrived = asyncio.Event()
@@ -56,7 +60,9 @@ class Delivery:
             for mark in delivered.marks():
                 await self._connection.publish(mark)
             self._arrived.clear()
-            if entries := delivered.take(self._limit):
+            async with self._turn:
+                entries = delivered.take(self._limit)
+            if entries:
                 return entries
             if delivered.has_marks:
                 continue

@@ -23,7 +23,7 @@ from realtime.tap import listen
 
 _NO_MESSAGE = 10037
 _STREAM_NOT_FOUND = 10059
-PAGE_MESSAGES = 512
+PAGE_MESSAGES = 1024
 PAGE_BYTES = 4 * 1024 * 1024
 
 
