@@ -87,11 +87,21 @@ class Server:
             connection = await _connect(settings.nats_url, listener.connection_lost)
             stack.push_async_callback(connection.close)
 
+            # A connection of its own for what lies behind: what is live must not stand in line for it.
+            past = await _connect(settings.nats_url, lambda: None, "zephyr-server-past")
+            stack.push_async_callback(past.close)
+
             hub = Hub(HubLimits(ring_entries=settings.ring_entries, ring_bytes=settings.ring_bytes))
             reader = StreamReader(connection, settings.stream)
             source = Source(reader, hub, preload=settings.ring_entries // 4)
             listener.source = source
-            feed = Feed(hub, source, reader, CatchUp(hub, reader), PostgresStates(database))
+            feed = Feed(
+                hub,
+                source,
+                reader,
+                CatchUp(hub, StreamReader(past, settings.stream)),
+                PostgresStates(database),
+            )
             streams = StreamService(
                 feed, settings.kinds, policy=self._policy, auth_warning_s=settings.auth_warning_s
             )
@@ -160,7 +170,7 @@ class _ConnectionListener:
             self.source.connection_lost()
 
 
-async def _connect(url: str, on_lost: Callable[[], None]) -> NatsClient:
+async def _connect(url: str, on_lost: Callable[[], None], name: str = "zephyr-server") -> NatsClient:
     """Connects once for all; later interruptions are mended by nats-py, for as long as it takes."""
 
     async def disconnected() -> None:
@@ -183,7 +193,7 @@ async def _connect(url: str, on_lost: Callable[[], None]) -> NatsClient:
         async with asyncio.timeout(_CONNECT_S):
             await connection.connect(
                 url,
-                name="zephyr-server",
+                name=name,
                 connect_timeout=_CONNECT_S,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -80,7 +80,7 @@ class Hub:
         self._held: list[Entry] = []
         self._held_bytes = 0
         self._is_open = False
-        self._moved = asyncio.Event()
+        self._moved: asyncio.Event | None = None
         self._reset: asyncio.Future[CursorReset] | None = None
 
     def begin(self, epoch: str, start: Point, memberships: Iterable[Entry] = ()) -> None:
@@ -182,6 +182,8 @@ class Hub:
     async def reached(self, sequence: int) -> None:
         """Waits until everything up to ``sequence`` was released."""
         while self.position.sequence < sequence:
+            if self._moved is None:
+                self._moved = asyncio.Event()
             await self._moved.wait()
 
     @property
@@ -232,13 +234,24 @@ class Hub:
         """Which lanes get the entry, each once: the work depends on the matches alone."""
         found: dict[Lane, None] = {}
         if entry.verb == fmt.TRUNCATED:
-            for kind in (subject.kind, None):
-                found.update(self._by_kind.get(kind, {}))
+            for each in (subject.kind, None):
+                found.update(self._by_kind.get(each, {}))
             return list(found)
-        for key in self._keys(subject):
-            bucket = self._index.get(key)
-            if bucket:
-                found.update(bucket)
+        kind, entity = subject.kind, subject.entity
+        workspaces: list[str | None] = [None, subject.workspace]
+        if kind == USER_KIND:
+            workspaces.extend(self.memberships.workspaces_of(entity))
+        index = self._index
+        for workspace in workspaces:
+            for key in (
+                (workspace, kind, entity),
+                (workspace, kind, None),
+                (workspace, None, entity),
+                (workspace, None, None),
+            ):
+                bucket = index.get(key)
+                if bucket:
+                    found.update(bucket)
         return list(found)
 
     def _admits(self, lane: Lane, entry: Entry) -> bool:
@@ -250,16 +263,6 @@ class Hub:
                 member.fail(exc)
                 self._drop_if_empty(member)
             return False
-
-    def _keys(self, subject: fmt.Subject) -> Iterator[Key]:
-        workspaces: list[str | None] = [None, subject.workspace]
-        if subject.kind == USER_KIND:
-            workspaces.extend(self.memberships.workspaces_of(subject.entity))
-        for workspace in workspaces:
-            yield workspace, subject.kind, subject.entity
-            yield workspace, subject.kind, None
-            yield workspace, None, subject.entity
-            yield workspace, None, None
 
     def _read_mark(self, entry: Entry) -> None:
         if entry.verb in _SIGNS_OF_LIFE:
@@ -291,8 +294,9 @@ class Hub:
         self._is_open = False
 
     def _wake(self) -> None:
-        self._moved.set()
-        self._moved = asyncio.Event()
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
 
 
 def _discard(index: dict[KeyT, dict[Lane, None]], key: KeyT, lane: Lane) -> None:

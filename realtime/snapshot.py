@@ -110,12 +110,12 @@ class Snapshot:
             items = await self._catch_up.read(self._point)
             if not items:
                 # What is left up to there was removed singly.
-                self._point = self._point._replace(sequence=through, timestamp_ns=0)
+                self._point = self._point.moved(through, 0)
                 break
             frames: list[bytes] = []
             for entry, _ in items:
                 if entry.sequence > through:
-                    self._point = self._point._replace(sequence=through, timestamp_ns=0)
+                    self._point = self._point.moved(through, 0)
                     break
                 self._point = self._point.after(entry)
                 if entry.subject is None or entry.subject.suffix != "row":

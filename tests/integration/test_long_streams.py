@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from realtime import app
-from realtime.client import client
+from realtime.client import channel
 from realtime.services import stream_service
 from realtime.services.stream import StreamLimits
 from tests.fixtures.raw_stream import raw_stream
@@ -59,7 +59,7 @@ async def test_clients_are_told_to_come_back_at_different_times(
 
 def test_both_sides_ask_whether_the_other_is_there() -> None:
     server: dict[str, Any] = dict(app._OPTIONS)
-    asking: dict[str, Any] = dict(client._OPTIONS)
+    asking: dict[str, Any] = dict(channel._OPTIONS)
     for options in (server, asking):
         assert 0 < options["grpc.keepalive_time_ms"] <= 30_000
         assert 0 < options["grpc.keepalive_timeout_ms"] <= 10_000
