@@ -38,7 +38,8 @@ class Encoder:
         self.commit_lsn = 0
         """Of the transaction whose changes are encoded: it says whether a table's version is older than the check."""
         self.altered: Callable[[Plan, Relation], None] = _refuse
-        """Told of a relation version that the mapping cannot take, before its first row; may raise."""
+        """Told of a relation version that the mapping cannot take, or whose rows lack a column of it, before
+        its first row; may raise."""
         self._origin = Origin(system_id, database, epoch, max_event_bytes, f"{system_id}.{epoch}.")
         # The last version seen of each relation, by oid; None for one that is not mapped.
         self._plans: dict[int, tuple[Relation, Plan | None]] = {}
@@ -71,20 +72,22 @@ class Encoder:
 
     def _plan(self, relation: Relation) -> Plan | None:
         seen = self._plans.get(relation.oid)
-        if seen is not None and seen[0] == relation:
+        is_older = self.commit_lsn <= self._fitted.checked_lsn
+        # The same columns before the check and after it: there they came later, here one went.
+        if seen is not None and seen[0] == relation and (seen[1] is None or seen[1].is_older == is_older):
             plan = seen[1]
         else:
             table = self._fitted.tables.get(relation.name)
-            is_older = self.commit_lsn <= self._fitted.checked_lsn
             plan = Plan(table, relation, self._origin, is_older) if table is not None else None
-            if plan is not None and plan.mismatches:
+            if plan is not None and (plan.mismatches or plan.absent):
                 self.altered(plan, relation)
         self._plans[relation.oid] = (relation, plan)
         return plan
 
 
 def _refuse(plan: Plan, _: Relation) -> None:
-    raise MappingMismatch(list(plan.mismatches))
+    if plan.mismatches:
+        raise MappingMismatch(list(plan.mismatches))
 
 
 def _present(row: Row | None) -> Row:

@@ -69,6 +69,17 @@ class JetStream:
         version = self.connection.connected_server_version
         return (version.major, version.minor) >= (2, 14)
 
+    async def listen(self, subject: str, take: Callable[[Msg], Awaitable[None]]) -> None:
+        """Has ``take`` called with each message of a subject, as long as the connection lives.
+
+        Raises:
+            Unreachable: it is gone already.
+        """
+        try:
+            await self.connection.subscribe(subject, cb=take)
+        except (nats.errors.Error, OSError) as exc:
+            raise Unreachable(f"NATS went away: {exc or type(exc).__name__}") from exc
+
     async def api(self, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One call of the JSON API.
 
@@ -128,17 +139,6 @@ class JetStream:
     async def next(self, subject: str, sequence: int) -> StoredMessage | None:
         """The first message of a subject (wildcards allowed) at or after a sequence."""
         return await self.get({"seq": sequence, "next_by_subj": subject})
-
-    async def listen(self, subject: str, take: Callable[[Msg], Awaitable[None]]) -> None:
-        """Subscribes, for as long as the connection lives.
-
-        Raises:
-            Unreachable: the connection is gone.
-        """
-        try:
-            await self.connection.subscribe(subject, cb=take)
-        except (nats.errors.Error, OSError) as exc:
-            raise Unreachable(f"NATS went away: {exc or type(exc).__name__}") from exc
 
     async def _request(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> bytes:
         try:

@@ -48,7 +48,8 @@ class Origin:
 
 class Plan:
     """The plan of one relation version. ``mismatches`` says why its rows cannot become events, one
-    line each: each of them is rejected then. ``is_older``: its rows are from before the mapping was checked.
+    line each: each of them is rejected then. ``is_older``: its rows are from before the mapping was checked;
+    ``absent`` are the mapped columns that they lack.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Plan:
         mapping = table.mapping
         version = version_of(table, relation, is_older)
         self.mismatches = version.mismatches
+        self.absent = version.absent
+        self.is_older = is_older
         place = {column.name: index for index, column in enumerate(relation.columns)}
         self.origin = origin
         self.table = mapping.name

@@ -37,11 +37,21 @@ class SchemaGate:
         self._said = said
 
     def altered(self, plan: Plan, relation: Relation) -> None:
-        """Takes a relation version that the mapping cannot take, before its first row.
+        """Takes a relation version that the mapping cannot take, or whose rows lack a column of it, before its first row.
 
         Raises:
-            MappingMismatch: the policy is to pause.
+            MappingMismatch: it cannot be taken, and the policy is to pause.
         """
+        if not plan.mismatches:
+            # Not known here: whether the column was added later, or had another name for a while.
+            log.warning(
+                "rows from before a table was altered lack a mapped column",
+                table=plan.table,
+                columns=list(plan.absent),
+                commit=f"{self._encoder.commit_lsn:X}",
+                mend=f"where the rows have a value now, run: zephyr bridge backfill {plan.table}",
+            )
+            return
         change = SchemaChange(
             epoch=self._epoch,
             table=plan.table,

@@ -27,6 +27,8 @@ _LOCK_POLL_S = 0.25
 _LOCK_ANSWER_S = 10.0
 
 _OBJECT_IN_USE = "55006"
+_UNDEFINED_OBJECT = "42704"
+_NOT_IN_STATE = "55000"
 _OPERATOR_INTERVENTION = "57"
 # OperationalErrors to psycopg, and yet no trouble of the connection: trying again cannot help.
 _NOT_SET_UP = (psycopg.errors.ConfigurationLimitExceeded, psycopg.errors.ObjectNotInPrerequisiteState)
@@ -118,10 +120,7 @@ class ReplicationConnection:
                 f"drop it, or name another with ZEPHYR_SLOT (wanted: pgoutput in {here})",
             )
         if wal_status == "lost":
-            raise EpochLost(
-                f"the server invalidated the slot {slot!r}: WAL that was not yet in the stream is gone",
-                "raise max_slot_wal_keep_size, then run: zephyr bridge new-epoch",
-            )
+            raise _invalidated(slot)
         return SlotState(parse_lsn(str(confirmed)), int(str(pid)) if pid is not None else None)
 
     async def create_slot(self, slot: str) -> int:
@@ -165,6 +164,7 @@ class ReplicationConnection:
 
         Raises:
             SlotBusy: somebody else reads the slot.
+            EpochLost: it is gone or invalidated since it was looked at.
             Unreachable: the connection broke.
         """
         command = (
@@ -186,6 +186,12 @@ class ReplicationConnection:
             text = " ".join(result.get_error_message().split()) if result is not None else "no answer"
             if state == _OBJECT_IN_USE:
                 raise SlotBusy(f"the slot {slot!r} is read by another session: {text}", "stop that session")
+            if state == _UNDEFINED_OBJECT and f'"{slot}"' in text:
+                raise EpochLost(
+                    f"the slot {slot!r} is gone: changes may be missing", "run: zephyr bridge new-epoch"
+                )
+            if state == _NOT_IN_STATE and "can no longer" in text:
+                raise _invalidated(slot)
             # Without a state libpq says that the connection broke; class 57 is a server that stops.
             if not state or state.startswith(_OPERATOR_INTERVENTION):
                 raise Unreachable(f"Postgres went away: {text}")
@@ -330,6 +336,13 @@ async def open_replication(dsn: str) -> ReplicationConnection:
         await replication.close()
         raise
     return replication
+
+
+def _invalidated(slot: str) -> EpochLost:
+    return EpochLost(
+        f"the server invalidated the slot {slot!r}: WAL that was not yet in the stream is gone",
+        "raise max_slot_wal_keep_size, then run: zephyr bridge new-epoch",
+    )
 
 
 async def _once(add: Callable[..., None], remove: Callable[[int], object], socket: int) -> None:

@@ -21,10 +21,12 @@ from bridge.pgtype import PgType
 @dataclass(frozen=True, slots=True)
 class Version:
     """How rows of a relation version are read: ``converters`` by column; a mapped column that is
-    not in it did not exist yet. ``mismatches`` says why it cannot be read, one line each."""
+    not in it did not exist then, and is in ``absent``. ``mismatches`` says why it cannot be read,
+    one line each."""
 
     converters: dict[str, values.Converter]
     mismatches: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
 
 def version_of(table: FittedTable, relation: Relation, is_older: bool) -> Version:
@@ -58,7 +60,8 @@ def version_of(table: FittedTable, relation: Relation, is_older: bool) -> Versio
                 f"{fitted.type_text} that was checked, and cannot become {values.field_type(field)} "
                 f"{mapping.message.name}.{field_name}; map {exc.accepted} column, or take it out of the mapping"
             )
-    return Version(converters, tuple(found))
+    absent = tuple(name for name, _ in mapping.columns if name not in live)
+    return Version(converters, tuple(found), absent)
 
 
 def _converter(fitted: FittedColumn, column: Column, field: FieldDescriptor) -> values.Converter:

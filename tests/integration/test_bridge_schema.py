@@ -14,7 +14,7 @@ from tests.faults.oracle import check_order
 from tests.fixtures.bridge_process import BridgeProcess, environment_for
 from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import Reader, Stored
-from tests.integration.bridge_command import UNFIT, refused
+from tests.integration.bridge_command import UNFIT, bridge, refused
 
 SCHEMA = "zephyr._mark.0.schema"
 MAPPING = """
@@ -145,6 +145,36 @@ async def test_a_dropped_column_pauses_until_the_mapping_fits(
     assert any("display_name: rows in the WAL lack the column" in line for line in said.mismatches)
     assert "email" in {column.name for column in said.columns}
     assert "Traceback" not in process.log
+
+
+async def test_a_column_that_had_another_name_for_a_while(
+    process: BridgeProcess,
+    bridge_settings: BridgeSettings,
+    mapping: Path,
+    stream_reader: Reader,
+    migrated_dsn: str,
+) -> None:
+    dsn = migrated_dsn
+    try:
+        await process.start()
+        execute(dsn, user("one"), "ALTER TABLE users RENAME COLUMN display_name TO shown")
+        execute(dsn, "INSERT INTO users (email, shown) VALUES ('two@x', 'two')")
+        await eventually(lambda: "paused until" in process.log, timeout=20)
+        execute(dsn, "ALTER TABLE users RENAME COLUMN shown TO display_name", user("three"))
+        await stream_reader.caught_up(dsn, timeout=30)
+        found = [each.event.user.display_name for each in await changes(stream_reader)]
+        # The row was written without the column. That is said, with its mend.
+        assert found == ["one", "", "three"]
+        assert "lack a mapped column" in process.log
+        assert "zephyr bridge backfill public.users" in process.log
+        ended = await bridge(
+            "backfill", "public.users", settings=bridge_settings, ZEPHYR_MAPPING=str(mapping)
+        )
+        assert ended.returncode == 0, ended.stderr
+        last = {each.subject: each.event.user for each in await stream_reader.events()}
+        assert sorted(each.display_name for each in last.values()) == ["one", "three", "two"]
+    finally:
+        process.kill()
 
 
 async def test_by_policy_rows_go_to_the_dead_letters(

@@ -287,6 +287,20 @@ def test_a_relation_that_lacks_a_column_or_has_another_type() -> None:
         encoder().encode(insert(relation(identity="d", keys=("id",))))
 
 
+def test_the_same_columns_before_the_check_and_after_it() -> None:
+    less = relation(columns=tuple(name for name in ROW if name != "body"))
+    values_of = tuple(value for name, value in ROW.items() if name != "body")
+    one, told = encoder(), []
+    one.altered = lambda plan, _: told.append((plan.absent, len(plan.mismatches)))
+    # It had not come yet.
+    one.encode(RowChange(Operation.INSERT, less, None, values_of))
+    # It came, no row was written, and it went: Postgres tells the relation anew, and its columns are as before.
+    again = relation(columns=tuple(name for name in ROW if name != "body"))
+    one.commit_lsn = 1
+    one.encode(RowChange(Operation.INSERT, again, None, values_of))
+    assert told == [(("body",), 0), (("body",), 1)]
+
+
 def test_a_new_version_of_a_relation_gets_a_new_plan() -> None:
     one = encoder()
     first = relation()
