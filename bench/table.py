@@ -12,6 +12,8 @@ _NAMED = {
     "rows_per_transaction": "{:,} a transaction",
     "transactions_per_second": "{:,} transactions/s",
     "since": "since {}",
+    "subscribers": "{:,} subscribers",
+    "client": "client: {}",
 }
 
 
@@ -43,5 +45,5 @@ def _found(case: Case) -> str:
     peaks = (f"{name} {size / 2**20:.0f}" for name, size in case.peak_memory_bytes.items())
     lines.append("peak MiB: " + ", ".join(peaks))
     if not case.holds:
-        lines.append("[bold red]what was stored is not what was written[/bold red]")
+        lines.append("[bold red]what was counted is not what was written[/bold red]")
     return "\n".join(lines)

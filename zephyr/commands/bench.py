@@ -78,9 +78,50 @@ def bench_bridge(
     measure(lambda folder, say: measure_bridge(folder, options, say), json, data)
 
 
+@app.command("fanout")
+def bench_fanout(
+    json: Json = None,
+    subscribers: Annotated[
+        list[int] | None,
+        typer.Option("--subscribers", min=1, max=10_000, help="1, 10, 100 and 1000. Repeatable."),
+    ] = None,
+    client: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--client", help="Of this sort only: skim (counts in the bytes) or typed.", show_default=False
+        ),
+    ] = None,
+    deliveries: Annotated[
+        int, typer.Option("--deliveries", min=10, help="To all subscribers together, in each round.")
+    ] = 5_000_000,
+    events: Annotated[
+        int, typer.Option("--events", min=10, help="Not more than this in each round.")
+    ] = 200_000,
+    window: Annotated[
+        int, typer.Option("--window", min=1, help="Events that are written ahead of the slowest subscriber.")
+    ] = 2000,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Client processes.")] = 1,
+    rounds: Rounds = 3,
+    data: Data = None,
+) -> None:
+    """Deliveries a second to many subscribers, beside the same frames written by a bare gRPC handler.
+
+    Starts servers of its own. Exit code 0 says that each subscriber got each event, once and in order.
+    """
+    from bench.fanout import CLIENTS, Options, measure_fanout
+
+    unknown = [name for name in client or () if name not in CLIENTS]
+    if unknown:
+        raise CommandError(f"there is no client {unknown[0]!r}", f"use one of: {', '.join(CLIENTS)}", 2)
+    options = Options(
+        subscribers or (1, 10, 100, 1000), client or CLIENTS, deliveries, events, window, processes, rounds
+    )
+    measure(lambda folder, say: measure_fanout(folder, options, say), json, data)
+
+
 @app.command("ceiling")
 def show_ceiling(
-    name: Annotated[str, typer.Argument(help="The bench whose ceiling to print: bridge or snapshot.")],
+    name: Annotated[str, typer.Argument(help="The bench whose ceiling to print, such as bridge or fanout.")],
 ) -> None:
     """Print the program that a bench is measured against."""
     from bench.ceiling import CEILINGS, source_of
@@ -131,7 +172,7 @@ def measure(
         write_json(json, result.to_json())
     output.print(table_of(result))
     if not result.holds:
-        raise CommandError("what was stored is not exactly what was written", "see `events` in the result")
+        raise CommandError("what was counted is not exactly what was written", "see `events` in the result")
 
 
 async def _run(work: Callable[[Path, Say], Coroutine[Any, Any, Result]], data: Path | None) -> Result:

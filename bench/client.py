@@ -1,0 +1,266 @@
+"""A client program: some streams on some connections, every frame checked against the one before.
+
+Run as ``python -m bench.client SPEC``; started by ``program.py``. It says {"ready": streams} when
+all of its subscriptions are at the live edge (again, after they were interrupted), and, once it
+is told {"until": sequence} and everything up to there was accounted for, {"done": what it found}.
+With ``report_s`` it says {"through": sequence} meanwhile: what all of them have.
+
+It knows nothing of who serves it: Zephyr's server, or the handler that it is measured against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvloop
+
+from bench.skim import CAUGHT_UP, CLOSED, EVENTS, FELL_BEHIND, GOING_AWAY, RESET, Skimmed, skim
+from protos.events.v1.stream_pb2 import AfterStart, EarliestStart, Start, SubscribeRequest, SubscribeResponse
+
+METHOD = "/zephyr.events.v1.StreamService/Subscribe"
+HOW = ("skim", "typed", "timed", "arrivals")
+_RETRY_S = 1.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """``how``: frames are skimmed (counted in their bytes), or typed, or of typed events the time since
+    their own is kept (timed), or when each entity's arrived (arrivals). Workspaces are those of a stream's
+    subscriptions, one each; empty: all events."""
+
+    target: str
+    streams: int = 1
+    connections: int = 1
+    workspaces: Sequence[Sequence[str]] = (("",),)
+    how: str = "skim"
+    is_earliest: bool = False
+    resumes: bool = False
+    at_once: int = 100
+    report_s: float = 0.0
+    record: str = ""
+
+
+@dataclass(slots=True)
+class Found:
+    """What all subscriptions came to. Times are of the machine's monotonic clock; ``broken`` says what did not
+    join, or was not what it said."""
+
+    events: int = 0
+    frames: int = 0
+    bytes: int = 0
+    falls: int = 0
+    broken: list[str] = field(default_factory=list)
+    first_at: float = 0.0
+    last_at: float = 0.0
+    fewest: int = 0
+    most: int = 0
+    greeting: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+    arrivals: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Run:
+    """One subscription's run."""
+
+    name: bytes
+    workspace: str
+    through: int = -1
+    events: int = 0
+    cursor: bytes = b""
+    is_ready: bool = False
+
+    def open(self, start: Start) -> bytes:
+        """What opens it, after what it has."""
+        request = SubscribeRequest()
+        request.open.subscription_id = self.name.decode()
+        if self.workspace:
+            request.open.filter.workspace_ids.append(self.workspace)
+        request.open.start.CopyFrom(Start(after=AfterStart(cursor=self.cursor)) if self.cursor else start)
+        return request.SerializeToString()
+
+
+class Client:
+    """All streams of the program."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.found = Found()
+        self._spec = spec
+        self._start = Start(earliest=EarliestStart()) if spec.is_earliest else Start()
+        self._runs: list[Run] = []
+        self._unready = 0
+        self._until: int | None = None
+        self._left = 0
+        self._recorded: list[bytes] = []
+        self._opening = asyncio.Semaphore(spec.at_once)
+        self._done = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follows all streams until what was asked for is there."""
+        spec = self._spec
+        channels = [grpc.aio.insecure_channel(spec.target, options=_OPTIONS) for _ in range(spec.connections)]
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(spec.streams):
+                mine = spec.workspaces[number % len(spec.workspaces)]
+                # One name for all: the frames of one stream can be served to another.
+                runs = [Run(f"s{place}".encode(), workspace) for place, workspace in enumerate(mine)]
+                self._runs += runs
+                self._unready += len(runs)
+                stream = self._follow(channels[number % len(channels)], runs, number == 0)
+                tasks.create_task(stream)
+            tasks.create_task(self._listen())
+            if spec.report_s:
+                tasks.create_task(self._report())
+            await self._done.wait()
+            self._say_done()
+            await asyncio.Event().wait()  # whoever started us reads what we cost, and ends us
+
+    async def _follow(self, channel: grpc.aio.Channel, runs: list[Run], is_first: bool) -> None:
+        subscribe: Any = channel.stream_stream(METHOD)
+        records = is_first and bool(self._spec.record)
+        while True:
+            try:
+                await self._once(subscribe(), runs, records)
+                problem = "the server ended a stream"
+            except grpc.aio.AioRpcError as exc:
+                problem = f"a stream failed: {exc.code().name}: {exc.details()}"
+            if not self._spec.resumes:
+                raise SystemExit(f"error: {problem}")
+            for run in runs:
+                self._unready += run.is_ready
+                run.is_ready = False
+            await asyncio.sleep(random.uniform(0, _RETRY_S))
+
+    async def _once(self, call: Any, runs: list[Run], records: bool) -> None:
+        by_name = {run.name: run for run in runs}
+        async with self._opening:
+            for run in runs:
+                await call.write(run.open(self._start))
+            while any(not run.is_ready for run in runs):
+                frame = await call.read()
+                if frame is grpc.aio.EOF:
+                    return
+                if records:
+                    self._recorded.append(frame)
+                    self.found.greeting += 1
+                self._take(frame, by_name)
+        while (frame := await call.read()) is not grpc.aio.EOF:
+            if records:
+                self._recorded.append(frame)
+            self._take(frame, by_name)
+
+    def _take(self, frame: bytes, runs: dict[bytes, Run]) -> None:
+        seen = skim(frame) if self._spec.how == "skim" else self._read(frame)
+        found = self.found
+        if seen.kind == GOING_AWAY and not seen.name:
+            return
+        run = runs.get(seen.name)
+        if run is None or seen.kind in (RESET, CLOSED):
+            raise SystemExit(
+                f"error: the server said {SubscribeResponse.FromString(frame)}".replace("\n", " ")
+            )
+        if seen.after != run.through and run.through >= 0:
+            found.broken.append(f"after {run.through} came a frame after {seen.after}")
+        if seen.events != seen.matched:
+            found.broken.append(f"a frame says {seen.matched} events and has {seen.events}")
+        if self._until is not None and run.through < self._until <= seen.through:
+            self._left -= 1
+        run.through, run.cursor = seen.through, seen.cursor
+        if seen.kind == EVENTS:
+            now = time.monotonic()
+            found.first_at = found.first_at or now
+            found.last_at = now
+            found.events += seen.events
+            found.frames += 1
+            found.bytes += len(frame)
+            run.events += seen.events
+        elif seen.kind == FELL_BEHIND:
+            found.falls += 1
+        if not run.is_ready and (seen.kind == CAUGHT_UP or self._spec.is_earliest):
+            run.is_ready = True
+            self._unready -= 1
+            if not self._unready:
+                say("ready", time.monotonic())
+        if self._until is not None and not self._left:
+            self._done.set()
+
+    def _read(self, frame: bytes) -> Skimmed:
+        """The frame as a message, each event touched."""
+        response = SubscribeResponse.FromString(frame)
+        now, how, found = time.time(), self._spec.how, self.found
+        events = 0
+        for streamed in response.events.events:
+            event = streamed.event
+            events += streamed.sequence > 0 and event.type != "" and event.id != ""
+            if how == "timed":
+                found.latencies_ms.append(now * 1e3 - event.time / 1e3)
+            elif how == "arrivals":
+                found.arrivals[event.subject] = now
+        coverage = response.coverage
+        kind = response.WhichOneof("response")
+        return Skimmed(
+            response.subscription_id.encode(),
+            response.cursor,
+            coverage.after,
+            coverage.through,
+            coverage.matched,
+            SubscribeResponse.DESCRIPTOR.fields_by_name[kind].number if kind else 0,
+            events,
+        )
+
+    def _through(self) -> int:
+        return min([run.through for run in self._runs])
+
+    async def _report(self) -> None:
+        told = -1
+        while not self._done.is_set():
+            through = self._through()
+            if through > told:
+                say("through", through)
+                told = through
+            await asyncio.sleep(self._spec.report_s)
+
+    async def _listen(self) -> None:
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        )
+        while line := await reader.readline():
+            self._until = until = int(json.loads(line)["until"])
+            self._left = sum(run.through < until for run in self._runs)
+            if not self._left:
+                self._done.set()
+
+    def _say_done(self) -> None:
+        counts = [run.events for run in self._runs]
+        self.found.fewest, self.found.most = min(counts), max(counts)
+        if self._recorded:
+            with Path(self._spec.record).open("wb") as file:
+                file.writelines(len(frame).to_bytes(4, "big") + frame for frame in self._recorded)
+        say("done", asdict(self.found))
+
+
+def say(name: str, value: object) -> None:
+    """Tells who started us."""
+    sys.stdout.write(json.dumps({name: value}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    uvloop.run(Client(Spec(**json.loads(sys.argv[1]))).run())

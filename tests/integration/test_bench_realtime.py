@@ -1,0 +1,59 @@
+"""``zephyr bench`` of what the server does: a tiny run of each. The form and the counts are held, no speed is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.skim import CAUGHT_UP, EVENTS, skim
+from protos.events.v1 import stream_pb2 as pb
+from tests.integration.test_bench import CASE_KEYS, bench
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def check_form(result: dict[str, Any], name: str, processes: set[str]) -> list[dict[str, Any]]:
+    assert result["bench"] == name
+    for case in result["cases"]:
+        assert case.keys() <= CASE_KEYS
+        assert case["value"] > 0
+        assert case["cpu_seconds"].keys() == case["peak_memory_bytes"].keys() == processes
+        assert all(size > 0 for size in case["peak_memory_bytes"].values())
+    return list(result["cases"])
+
+
+def check_ratio(case: dict[str, Any]) -> None:
+    low, high = case["ratio_spread"]
+    assert 0 < low <= case["ratio"] <= high
+    assert case["ceiling"] > 0
+
+
+async def test_fan_out_is_measured_beside_a_bare_handler(tmp_path: Path) -> None:
+    code, err, result = await bench(
+        tmp_path, "fanout", "--subscribers", "3", "--deliveries", "600", "--window", "50", "--rounds", "1"
+    )
+    assert code == 0, err
+    cases = check_form(result, "fanout", {"server", "nats", "writer", "client"})
+    assert [case["parameters"]["client"] for case in cases] == ["skim", "typed"]
+    for case in cases:
+        assert case["unit"] == "deliveries/s"
+        assert case["parameters"]["subscribers"] == 3
+        assert case["parameters"]["event_bytes"] == 200
+        assert case["parameters"]["events"] == [600]
+        assert case["parameters"]["fell_behind"] == 0
+        check_ratio(case)
+
+
+def test_a_frame_is_skimmed_as_it_is_parsed() -> None:
+    frame = pb.SubscribeResponse(subscription_id="s0", cursor=b"here")
+    frame.coverage.after, frame.coverage.through, frame.coverage.matched = 300, 1 << 40, 3
+    for size in (1, 200, 70_000):
+        event = frame.events.events.add(sequence=300 + size, cursor=b"c")
+        event.event.note.body = "x" * size
+    frame.events.transaction_open = True
+    seen = skim(frame.SerializeToString())
+    assert seen == (b"s0", b"here", 300, 1 << 40, 3, EVENTS, 3)
+    other = pb.SubscribeResponse(subscription_id="s0", caught_up=pb.CaughtUp())
+    assert skim(other.SerializeToString()).kind == CAUGHT_UP
