@@ -10,7 +10,12 @@ from pathlib import Path
 from bench.errors import BenchError
 from zephyr.stack.running import package_environment
 
-CEILINGS = {"bridge": "bench.reader", "snapshot": "bench.copier", "fanout": "bench.handler"}
+CEILINGS = {
+    "bridge": "bench.reader",
+    "snapshot": "bench.copier",
+    "fanout": "bench.handler",
+    "catchup": "bench.consumer",
+}
 
 
 def source_of(bench: str) -> str:

@@ -3,7 +3,8 @@
 Run as ``python -m bench.client SPEC``; started by ``program.py``. It says {"ready": streams} when
 all of its subscriptions are at the live edge (again, after they were interrupted), and, once it
 is told {"until": sequence} and everything up to there was accounted for, {"done": what it found}.
-With ``report_s`` it says {"through": sequence} meanwhile: what all of them have.
+With ``report_s`` it says {"through": sequence} meanwhile: what all of them have. One that ``repeats``
+begins anew each time it got there, and says {"pass": events of it}.
 
 It knows nothing of who serves it: Zephyr's server, or the handler that it is measured against.
 """
@@ -51,6 +52,7 @@ class Spec:
     how: str = "skim"
     is_earliest: bool = False
     resumes: bool = False
+    repeats: bool = False
     at_once: int = 100
     report_s: float = 0.0
     record: str = ""
@@ -82,6 +84,7 @@ class Run:
     name: bytes
     workspace: str
     through: int = -1
+    began: int = 0
     events: int = 0
     cursor: bytes = b""
     is_ready: bool = False
@@ -136,7 +139,12 @@ class Client:
         records = is_first and bool(self._spec.record)
         while True:
             try:
-                await self._once(subscribe(), runs, records)
+                call = subscribe()
+                await self._once(call, runs, records)
+                if self._spec.repeats and self._is_through(runs):
+                    call.cancel()
+                    self._begin_anew(runs)
+                    continue
                 problem = "the server ended a stream"
             except grpc.aio.AioRpcError as exc:
                 problem = f"a stream failed: {exc.code().name}: {exc.details()}"
@@ -164,6 +172,21 @@ class Client:
             if records:
                 self._recorded.append(frame)
             self._take(frame, by_name)
+            if self._spec.repeats and self._is_through(runs):
+                return
+
+    def _is_through(self, runs: list[Run]) -> bool:
+        return self._until is not None and all(run.through >= (self._until or 0) for run in runs)
+
+    def _begin_anew(self, runs: list[Run]) -> None:
+        say("pass", sum(run.events for run in runs))
+        for run in runs:
+            if run.events != run.through - run.began:
+                self.found.broken.append(f"{run.events} events from {run.began} to {run.through}")
+            run.through, run.events, run.cursor, run.is_ready = -1, 0, b"", False
+            self._unready += 1
+        if self.found.broken:
+            raise SystemExit(f"error: {self.found.broken[0]}")
 
     def _take(self, frame: bytes, runs: dict[bytes, Run]) -> None:
         seen = skim(frame) if self._spec.how == "skim" else self._read(frame)
@@ -181,6 +204,8 @@ class Client:
             found.broken.append(f"a frame says {seen.matched} events and has {seen.events}")
         if self._until is not None and run.through < self._until <= seen.through:
             self._left -= 1
+        if run.through < 0:
+            run.began = seen.after
         run.through, run.cursor = seen.through, seen.cursor
         if seen.kind == EVENTS:
             now = time.monotonic()
@@ -197,7 +222,7 @@ class Client:
             self._unready -= 1
             if not self._unready:
                 say("ready", time.monotonic())
-        if self._until is not None and not self._left:
+        if self._until is not None and not self._left and not self._spec.repeats:
             self._done.set()
 
     def _read(self, frame: bytes) -> Skimmed:

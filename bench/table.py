@@ -12,6 +12,8 @@ _NAMED = {
     "rows_per_transaction": "{:,} a transaction",
     "transactions_per_second": "{:,} transactions/s",
     "since": "since {}",
+    "beside": "beside a {}",
+    "stored_events": "{:,} stored events",
     "subscribers": "{:,} subscribers",
     "client": "client: {}",
 }

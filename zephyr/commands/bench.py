@@ -119,6 +119,35 @@ def bench_fanout(
     measure(lambda folder, say: measure_fanout(folder, options, say), json, data)
 
 
+@app.command("catchup")
+def bench_catchup(
+    json: Json = None,
+    events: Annotated[int, typer.Option("--events", min=10, help="How many are stored.")] = 1_000_000,
+    client: Annotated[str, typer.Option("--client", help="skim (counts in the bytes) or typed.")] = "skim",
+    live_subscribers: Annotated[
+        int, typer.Option("--live-subscribers", min=1, max=10_000, help="Who feel it.")
+    ] = 100,
+    live_per_second: Annotated[
+        float, typer.Option("--live-per-second", min=1, help="Events that they get meanwhile.")
+    ] = 50,
+    live_seconds: Annotated[
+        float, typer.Option("--live-seconds", min=0.1, max=3600, help="How long, with and without.")
+    ] = 10,
+    rounds: Rounds = 3,
+    data: Data = None,
+) -> None:
+    """Events a second of one subscriber that reads a long past, and what live subscribers feel of it.
+
+    Beside a bare consumer and a bare gRPC handler. Starts servers of its own. Exit code 0 says that each got each event.
+    """
+    from bench.catchup import CLIENTS, Options, measure_catchup
+
+    if client not in CLIENTS:
+        raise CommandError(f"there is no client {client!r}", f"use one of: {', '.join(CLIENTS)}", 2)
+    options = Options(events, client, live_subscribers, live_per_second, live_seconds, rounds)
+    measure(lambda folder, say: measure_catchup(folder, options, say), json, data)
+
+
 @app.command("ceiling")
 def show_ceiling(
     name: Annotated[str, typer.Argument(help="The bench whose ceiling to print, such as bridge or fanout.")],
