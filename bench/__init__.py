@@ -6,6 +6,7 @@
     snapshot.py    the first copy of a table; ceiling: copier.py, a COPY of the same table
     fanout.py      deliveries a second to many subscribers; ceiling: handler.py, a bare gRPC handler
     catchup.py     a long past read by one; ceilings: consumer.py, a bare socket, and the same handler
+    idle.py        memory of idle streams beside the handler's, and how soon all are back after a restart
     ├── serving.py     NATS and server of one case; writer.py stores events in the bridge's place
     ├── client.py      streams that check every frame (skim.py reads it in its bytes); clients.py: those of a round
     └── program.py     writer, client and handler as processes

@@ -15,6 +15,7 @@ CEILINGS = {
     "snapshot": "bench.copier",
     "fanout": "bench.handler",
     "catchup": "bench.consumer",
+    "idle": "bench.handler",
 }
 
 

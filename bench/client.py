@@ -2,7 +2,8 @@
 
 Run as ``python -m bench.client SPEC``; started by ``program.py``. It says {"ready": streams} when
 all of its subscriptions are at the live edge (again, after they were interrupted), and, once it
-is told {"until": sequence} and everything up to there was accounted for, {"done": what it found}.
+is told {"until": sequence} and everything up to there was accounted for, {"done": what it found}
+(each time it is told).
 With ``report_s`` it says {"through": sequence} meanwhile: what all of them have. One that ``repeats``
 begins anew each time it got there, and says {"pass": events of it}.
 
@@ -130,16 +131,17 @@ class Client:
             tasks.create_task(self._listen())
             if spec.report_s:
                 tasks.create_task(self._report())
-            await self._done.wait()
-            self._say_done()
-            await asyncio.Event().wait()  # whoever started us reads what we cost, and ends us
+            while True:  # whoever started us reads what we cost, asks for more or ends us
+                await self._done.wait()
+                self._done.clear()
+                self._say_done()
 
     async def _follow(self, channel: grpc.aio.Channel, runs: list[Run], is_first: bool) -> None:
         subscribe: Any = channel.stream_stream(METHOD)
         records = is_first and bool(self._spec.record)
         while True:
             try:
-                call = subscribe()
+                call = subscribe(wait_for_ready=self._spec.resumes)
                 await self._once(call, runs, records)
                 if self._spec.repeats and self._is_through(runs):
                     call.cancel()
@@ -202,8 +204,7 @@ class Client:
             found.broken.append(f"after {run.through} came a frame after {seen.after}")
         if seen.events != seen.matched:
             found.broken.append(f"a frame says {seen.matched} events and has {seen.events}")
-        if self._until is not None and run.through < self._until <= seen.through:
-            self._left -= 1
+        has_arrived = self._until is not None and run.through < self._until <= seen.through
         if run.through < 0:
             run.began = seen.after
         run.through, run.cursor = seen.through, seen.cursor
@@ -222,8 +223,10 @@ class Client:
             self._unready -= 1
             if not self._unready:
                 say("ready", time.monotonic())
-        if self._until is not None and not self._left and not self._spec.repeats:
-            self._done.set()
+        if has_arrived:
+            self._left -= 1
+            if not self._left and not self._spec.repeats:
+                self._done.set()
 
     def _read(self, frame: bytes) -> Skimmed:
         """The frame as a message, each event touched."""
@@ -254,7 +257,7 @@ class Client:
 
     async def _report(self) -> None:
         told = -1
-        while not self._done.is_set():
+        while True:
             through = self._through()
             if through > told:
                 say("through", through)
@@ -269,7 +272,7 @@ class Client:
         while line := await reader.readline():
             self._until = until = int(json.loads(line)["until"])
             self._left = sum(run.through < until for run in self._runs)
-            if not self._left:
+            if not self._left and not self._spec.repeats:
                 self._done.set()
 
     def _say_done(self) -> None:

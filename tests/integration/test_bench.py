@@ -130,7 +130,7 @@ async def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> No
     assert "is not empty" in err
 
 
-@pytest.mark.parametrize("name", ["bridge", "snapshot", "fanout", "catchup"])
+@pytest.mark.parametrize("name", ["bridge", "snapshot", "fanout", "catchup", "idle"])
 def test_a_ceiling_is_short_enough_to_print(name: str) -> None:
     printed = CliRunner().invoke(app, ["ceiling", name])
     assert printed.exit_code == 0

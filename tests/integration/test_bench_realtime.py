@@ -73,6 +73,25 @@ async def test_a_catch_up_is_measured_beside_its_ceilings_and_by_what_others_fee
     check_ratio(felt)
 
 
+async def test_idle_streams_are_weighed_beside_bare_ones_and_come_back(tmp_path: Path) -> None:
+    words = ("--streams", "20", "--streams-per-connection", "10", "--processes", "2", "--rounds", "1")
+    code, err, result = await bench(tmp_path, "idle", *words)
+    assert code == 0, err
+    memory, back = check_form(result, "idle", {"server", "nats", "client 1", "client 2"})
+    assert memory["unit"] == "bytes a stream"
+    check_ratio(memory)
+    assert back["parameters"]["events"] == [100]
+    assert back["parameters"]["seconds_since_start"] > back["parameters"]["seconds_since_serving"]
+
+
+async def test_streams_that_need_too_many_files_are_refused_with_the_mend(tmp_path: Path) -> None:
+    words = ("--streams", "100000000", "--streams-per-connection", "1")
+    code, err, result = await bench(tmp_path, "idle", *words)
+    assert (code, result) == (1, {})
+    assert "open files are needed" in err
+    assert "ulimit" in err
+
+
 def test_a_frame_is_skimmed_as_it_is_parsed() -> None:
     frame = pb.SubscribeResponse(subscription_id="s0", cursor=b"here")
     frame.coverage.after, frame.coverage.through, frame.coverage.matched = 300, 1 << 40, 3

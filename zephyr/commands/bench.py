@@ -148,6 +148,27 @@ def bench_catchup(
     measure(lambda folder, say: measure_catchup(folder, options, say), json, data)
 
 
+@app.command("idle")
+def bench_idle(
+    json: Json = None,
+    streams: Annotated[int, typer.Option("--streams", min=1, help="How many.")] = 10_000,
+    streams_per_connection: Annotated[
+        int, typer.Option("--streams-per-connection", min=1, help="Of which many share one.")
+    ] = 100,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Client processes.")] = 4,
+    rounds: Rounds = 3,
+    data: Data = None,
+) -> None:
+    """Memory of an idle stream beside a bare gRPC handler's, and how soon all are back after a restart.
+
+    Starts servers of its own. Exit code 0 says that each got what was written while the server was away, once.
+    """
+    from bench.idle import Options, measure_idle
+
+    options = Options(streams, streams_per_connection, processes, rounds)
+    measure(lambda folder, say: measure_idle(folder, options, say), json, data)
+
+
 @app.command("ceiling")
 def show_ceiling(
     name: Annotated[str, typer.Argument(help="The bench whose ceiling to print, such as bridge or fanout.")],
