@@ -17,6 +17,7 @@ import json
 import random
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,8 +26,9 @@ from typing import Any
 import grpc
 import uvloop
 
+from bench.run import Run
 from bench.skim import CAUGHT_UP, CLOSED, EVENTS, FELL_BEHIND, GOING_AWAY, RESET, Skimmed, skim
-from protos.events.v1.stream_pb2 import AfterStart, EarliestStart, Start, SubscribeRequest, SubscribeResponse
+from protos.events.v1.stream_pb2 import EarliestStart, Start, SubscribeResponse
 
 METHOD = "/zephyr.events.v1.StreamService/Subscribe"
 HOW = ("skim", "typed", "timed", "arrivals")
@@ -44,12 +46,14 @@ _OPTIONS = (
 class Spec:
     """``how``: frames are skimmed (counted in their bytes), or typed, or of typed events the time since
     their own is kept (timed), or when each entity's arrived (arrivals). Workspaces are those of a stream's
-    subscriptions, one each; empty: all events."""
+    subscriptions, one each; empty: all events. With ``strangers`` a stream has so many subscriptions instead,
+    each of another workspace of which no event is."""
 
     target: str
     streams: int = 1
     connections: int = 1
     workspaces: Sequence[Sequence[str]] = (("",),)
+    strangers: int = 0
     how: str = "skim"
     is_earliest: bool = False
     resumes: bool = False
@@ -78,28 +82,6 @@ class Found:
     arrivals: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Run:
-    """One subscription's run."""
-
-    name: bytes
-    workspace: str
-    through: int = -1
-    began: int = 0
-    events: int = 0
-    cursor: bytes = b""
-    is_ready: bool = False
-
-    def open(self, start: Start) -> bytes:
-        """What opens it, after what it has."""
-        request = SubscribeRequest()
-        request.open.subscription_id = self.name.decode()
-        if self.workspace:
-            request.open.filter.workspace_ids.append(self.workspace)
-        request.open.start.CopyFrom(Start(after=AfterStart(cursor=self.cursor)) if self.cursor else start)
-        return request.SerializeToString()
-
-
 class Client:
     """All streams of the program."""
 
@@ -121,7 +103,9 @@ class Client:
         channels = [grpc.aio.insecure_channel(spec.target, options=_OPTIONS) for _ in range(spec.connections)]
         async with asyncio.TaskGroup() as tasks:
             for number in range(spec.streams):
-                mine = spec.workspaces[number % len(spec.workspaces)]
+                mine: Sequence[str] = spec.workspaces[number % len(spec.workspaces)]
+                if spec.strangers:
+                    mine = [str(uuid.uuid4()) for _ in range(spec.strangers)]
                 # One name for all: the frames of one stream can be served to another.
                 runs = [Run(f"s{place}".encode(), workspace) for place, workspace in enumerate(mine)]
                 self._runs += runs
@@ -140,26 +124,33 @@ class Client:
         subscribe: Any = channel.stream_stream(METHOD)
         records = is_first and bool(self._spec.record)
         while True:
+            # A call begins when it is made: so many at once, or the server refuses some of them.
+            await self._opening.acquire()
+            call = subscribe(wait_for_ready=self._spec.resumes)
             try:
-                call = subscribe(wait_for_ready=self._spec.resumes)
                 await self._once(call, runs, records)
                 if self._spec.repeats and self._is_through(runs):
                     call.cancel()
                     self._begin_anew(runs)
                     continue
                 problem = "the server ended a stream"
-            except grpc.aio.AioRpcError as exc:
-                problem = f"a stream failed: {exc.code().name}: {exc.details()}"
+            except (
+                grpc.aio.AioRpcError,
+                asyncio.InvalidStateError,
+            ):  # the latter when it failed before a write
+                problem = f"a stream failed: {(await call.code()).name}: {await call.details()}"
             if not self._spec.resumes:
                 raise SystemExit(f"error: {problem}")
+            sys.stderr.write(f"{problem}\n")
             for run in runs:
                 self._unready += run.is_ready
                 run.is_ready = False
             await asyncio.sleep(random.uniform(0, _RETRY_S))
 
     async def _once(self, call: Any, runs: list[Run], records: bool) -> None:
+        """One call, up to its end. Lets others open theirs when its subscriptions are at the live edge."""
         by_name = {run.name: run for run in runs}
-        async with self._opening:
+        try:
             for run in runs:
                 await call.write(run.open(self._start))
             while any(not run.is_ready for run in runs):
@@ -170,6 +161,8 @@ class Client:
                     self._recorded.append(frame)
                     self.found.greeting += 1
                 self._take(frame, by_name)
+        finally:
+            self._opening.release()
         while (frame := await call.read()) is not grpc.aio.EOF:
             if records:
                 self._recorded.append(frame)

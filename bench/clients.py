@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ class Found:
     broken: Sequence[str]
     greeting: int
     latencies_ms: Sequence[float]
+    arrivals: Mapping[str, float]
 
     def holds(self, each: int) -> bool:
         """Whether every subscription got so many events, and every frame joined the one before."""
@@ -82,6 +83,7 @@ class Clients:
             broken=[text for each in found for text in each["broken"]],
             greeting=found[0]["greeting"],
             latencies_ms=[value for each in found for value in each["latencies_ms"]],
+            arrivals={name: at for each in found for name, at in each["arrivals"].items()},
         )
 
 

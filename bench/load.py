@@ -80,6 +80,13 @@ async def fill_notes(dsn: str, rows: int) -> None:
         await connection.execute("CHECKPOINT")
 
 
+async def drop_notes(dsn: str) -> int:
+    """Empties the table; gives the WAL position after it."""
+    async with session(dsn) as connection:
+        await connection.execute("TRUNCATE public.notes")
+        return await wal_position(connection)
+
+
 async def wal_position(connection: Session) -> int:
     """Where the WAL ends now."""
     cursor = await connection.execute("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint")

@@ -63,6 +63,10 @@ class StreamWatch:
         message = await self._message({"last_by_subj": EVENTS})
         return datetime.fromisoformat(str(message["time"])).timestamp()
 
+    async def last_event_sequence(self) -> int:
+        """The sequence of the last event."""
+        return int((await self._message({"last_by_subj": EVENTS}))["seq"])
+
     async def last_sequence(self) -> int:
         """The sequence of the last message."""
         return int((await self._ask(f"STREAM.INFO.{self._stream}", {}))["state"]["last_seq"])

@@ -12,6 +12,7 @@ _NAMED = {
     "rows_per_transaction": "{:,} a transaction",
     "transactions_per_second": "{:,} transactions/s",
     "since": "since {}",
+    "subscriptions": "{:,} that do not match",
     "streams": "{:,} streams",
     "beside": "beside a {}",
     "stored_events": "{:,} stored events",

@@ -84,6 +84,30 @@ async def test_idle_streams_are_weighed_beside_bare_ones_and_come_back(tmp_path:
     assert back["parameters"]["seconds_since_start"] > back["parameters"]["seconds_since_serving"]
 
 
+async def test_matching_is_measured_beside_subscriptions_that_do_not_match(tmp_path: Path) -> None:
+    words = ("--subscriptions", "3", "--subscriptions", "150", "--per-second", "50", "--seconds", "0.4")
+    code, err, result = await bench(tmp_path, "match", *words, "--rounds", "1")
+    assert code == 0, err
+    few, many = check_form(result, "match", {"server", "client"})
+    assert [each["parameters"]["subscriptions"] for each in (few, many)] == [3, 150]
+    assert [each["parameters"]["events"] for each in (few, many)] == [[20], [20]]
+    assert "ceiling" not in few
+    check_ratio(many)
+
+
+async def test_latency_is_measured_from_commit_to_handler(tmp_path: Path) -> None:
+    words = ("--idle-per-second", "20", "--rate", "40", "--seconds", "0.5")
+    code, err, result = await bench(tmp_path, "latency", *words)
+    assert code == 0, err
+    idle, loaded = check_form(result, "latency", {"bridge", "nats", "postgres", "server", "client"})
+    assert [each["parameters"]["case"] for each in (idle, loaded)] == ["idle", "loaded"]
+    for case, rate in ((idle, 20), (loaded, 40)):
+        assert case["parameters"]["transactions_per_second"] == rate
+        assert case["parameters"]["events"][0] >= rate
+        found = case["latency_ms"]
+        assert 0 < found["p50"] <= found["p99"] <= found["max"]
+
+
 async def test_streams_that_need_too_many_files_are_refused_with_the_mend(tmp_path: Path) -> None:
     words = ("--streams", "100000000", "--streams-per-connection", "1")
     code, err, result = await bench(tmp_path, "idle", *words)

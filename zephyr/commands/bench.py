@@ -169,6 +169,61 @@ def bench_idle(
     measure(lambda folder, say: measure_idle(folder, options, say), json, data)
 
 
+@app.command("match")
+def bench_match(
+    json: Json = None,
+    subscriptions: Annotated[
+        list[int] | None,
+        typer.Option("--subscriptions", min=1, help="That do not match; 100, 10000 and 100000. Repeatable."),
+    ] = None,
+    per_second: Annotated[float, typer.Option("--per-second", min=1, help="Events.")] = 1000,
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", min=0.1, max=3600, help="Quiet, and as long with events, in each round."),
+    ] = 10,
+    rounds: Rounds = 3,
+    data: Data = None,
+) -> None:
+    """What an event costs the server beside subscriptions that do not want it.
+
+    Starts servers of its own. Exit code 0 says that the one which wants it got each event, and the others none.
+    """
+    from bench.match import Options, measure_match
+
+    options = Options(subscriptions or (100, 10_000, 100_000), per_second, seconds, rounds)
+    measure(lambda folder, say: measure_match(folder, options, say), json, data)
+
+
+@app.command("latency")
+def bench_latency(
+    json: Json = None,
+    idle_per_second: Annotated[
+        int, typer.Option("--idle-per-second", min=1, help="Transactions, with the server nearly idle.")
+    ] = 100,
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            "--rate",
+            min=1,
+            help="Transactions a second under load; half of what a ramp finds when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, max=3600, help="How long each rate is kept.")
+    ] = 10,
+    data: Data = None,
+) -> None:
+    """From COMMIT to the client's handler: the server nearly idle, and at half of what the whole way carries.
+
+    Starts servers of its own. Exit code 0 says that the handler got each event, once.
+    """
+    from bench.handled import Options, measure_handled
+
+    options = Options(idle_per_second, rate, seconds)
+    measure(lambda folder, say: measure_handled(folder, options, say), json, data)
+
+
 @app.command("ceiling")
 def show_ceiling(
     name: Annotated[str, typer.Argument(help="The bench whose ceiling to print, such as bridge or fanout.")],
