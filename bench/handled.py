@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.clients import start_clients
-from bench.database import session
-from bench.load import WORKSPACE, drop_notes, make_workspace, wal_position
+from bench.load import WORKSPACE, drop_notes, make_workspace
 from bench.paced import CONNECTIONS, write_paced, writer_of_note
 from bench.result import Case, Result, percentiles
 from bench.rig import Rig, open_rig
@@ -138,7 +137,9 @@ class _Work:
         stream, dsn = self.running.stream, self.rig.dsn
         what = f"the bridge at {per_second} transactions/s"
         # The writers number their notes from 0: those of the rate before must be gone.
-        await stream.until_marked(await drop_notes(dsn), what)
+        before = await stream.events()
+        await drop_notes(dsn)
+        await stream.until_events(before + 1, what)
         async with AsyncExitStack() as closing:
             clients = await start_clients(
                 closing, self.serving, self.target, 1, how="arrivals", workspaces=[[WORKSPACE]]
@@ -149,8 +150,7 @@ class _Work:
                 server=self.server_pid, **clients.pids,
             )  # fmt: skip
             written = await write_paced(dsn, per_second, WARM_UP_S + seconds)
-            async with session(dsn) as connection:
-                await stream.until_marked(await wal_position(connection), what)
+            await stream.until_events(before + 1 + len(written.returned), what)
             clients.until(await stream.last_event_sequence())
             found = await clients.done()
             spent, peaks = costs.spent()

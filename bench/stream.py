@@ -109,6 +109,18 @@ class StreamWatch:
 
         await self.until(is_marked, what)
 
+    async def until_events(self, events: int, what: str) -> None:
+        """Returns once so many events are stored.
+
+        Raises:
+            BenchError: as ``until``.
+        """
+
+        async def are_stored() -> bool:
+            return await self.events() >= events
+
+        await self.until(are_stored, what)
+
     async def read(self, after: int) -> AsyncIterator[Stored]:
         """The events behind a sequence, to the stream's end. Nobody may write meanwhile but marks.
 

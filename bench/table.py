@@ -38,7 +38,8 @@ def _found(case: Case) -> str:
     lines = [f"[bold]{case.value:,.1f} {case.unit}[/bold]"]
     if case.ceiling is not None and case.ratios:
         low, high = min(case.ratios), max(case.ratios)
-        lines.append(f"ceiling {case.ceiling:,.0f}, ratio {case.ratio:.2f} ({low:.2f} to {high:.2f})")
+        ceiling = f"{case.ceiling:,.0f}" if case.ceiling >= 1000 else f"{case.ceiling:,.1f}"
+        lines.append(f"ceiling {ceiling}, ratio {case.ratio:.2f} ({low:.2f} to {high:.2f})")
     if case.latency_ms:
         lines.append("ms: " + ", ".join(f"{name} {value:.1f}" for name, value in case.latency_ms.items()))
     if case.parameters.get("rate_reached") is False:

@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
+from bench.errors import BenchError
+from bench.program import running
+from bench.serving import WORKSPACE
 from bench.skim import CAUGHT_UP, EVENTS, skim
+from bench.writer import EVENT_BYTES, Spec, message
+from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import stream_pb2 as pb
+from protos.events.v1.event_pb2 import Event
 from tests.integration.test_bench import CASE_KEYS, bench
 
 pytestmark = pytest.mark.timeout(120)
@@ -114,6 +120,57 @@ async def test_streams_that_need_too_many_files_are_refused_with_the_mend(tmp_pa
     assert (code, result) == (1, {})
     assert "open files are needed" in err
     assert "ulimit" in err
+
+
+def frame(after: int, through: int, *, events: int, matched: int) -> bytes:
+    response = pb.SubscribeResponse(subscription_id="s0")
+    response.coverage.after, response.coverage.through, response.coverage.matched = after, through, matched
+    response.events.SetInParent()
+    for number in range(events):
+        response.events.events.add(sequence=after + 1 + number)
+    return response.SerializeToString()
+
+
+async def test_a_client_says_what_did_not_join_and_what_was_not_there(tmp_path: Path) -> None:
+    at_edge = pb.SubscribeResponse(subscription_id="s0", caught_up=pb.CaughtUp())
+    frames = [
+        at_edge.SerializeToString(),
+        frame(0, 2, events=2, matched=2),
+        frame(3, 5, events=2, matched=2),
+        frame(5, 8, events=2, matched=3),
+    ]
+    file = tmp_path / "frames"
+    file.write_bytes(b"".join(len(each).to_bytes(4, "big") + each for each in frames))
+    served = {"frames": str(file), "greeting": 1, "streams": 1}
+    async with running("bench.handler", served, tmp_path / "handler.log") as handler:
+        asked = {"target": f"127.0.0.1:{await handler.heard('port')}"}
+        async with running("bench.client", asked, tmp_path / "client.log") as client:
+            await client.heard("ready")
+            client.tell({"until": 8})
+            found = await client.heard("done")
+    assert found["broken"] == ["after 2 came a frame after 3", "a frame says 3 events and has 2"]
+    assert (found["events"], found["fewest"], found["most"]) == (6, 6, 6)
+
+
+async def test_a_program_that_fails_is_quoted(tmp_path: Path) -> None:
+    spec = {"target": "127.0.0.1:9"}
+    async with running("bench.client", spec, tmp_path / "client.log") as client:
+        with pytest.raises(BenchError, match="a stream failed: UNAVAILABLE"):
+            await client.heard("ready")
+
+
+def test_an_event_of_the_writer_has_its_size_and_the_streams_format() -> None:
+    spec = Spec("127.0.0.1", 4222, "019aa2b3c4d5deadbeef", WORKSPACE, stored=0, events=2)
+    before, after = message(spec, 1, 1_764_000_000_000_000)
+    command, _, rest = (before + after).partition(b"\r\n")
+    _, subject, headers, total = command.split()
+    payload = rest[int(headers) : int(total)]
+    event = Event.FromString(payload)
+    assert len(payload) == EVENT_BYTES
+    place = fmt.Subject(WORKSPACE, "note", event.subject)
+    assert fmt.parse_subject(subject.decode()) == place
+    assert f"{fmt.ID}: {event.id}\r\n".encode() in rest[: int(headers)]
+    assert event.note.id == event.subject
 
 
 def test_a_frame_is_skimmed_as_it_is_parsed() -> None:
