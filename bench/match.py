@@ -2,7 +2,8 @@
 
 A server for each number of such subscriptions, each of a workspace of its own, and with one
 subscription that wants every event. All of them read the same stream, so the same events at the same
-time: what each spends while events come, less what it spends in a quiet time as long, is
+time, written as fast as the slowest takes them: so each reads and sends them in runs, and is not
+woken for each. What a server spends meanwhile, less what it spends in a quiet time as long, is
 divided by the events. That of the fewest subscriptions is what the others are compared with.
 """
 
@@ -25,16 +26,18 @@ Say = Callable[[str], None]
 _MOST_OF_A_STREAM = 100
 """A stream has at most so many subscriptions."""
 _CONNECTIONS = 10
+_REPORT_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to measure, and how much of it. ``seconds`` is of the quiet time and of the busy one: each must be
-    as long as the server's progress frames are apart, or a multiple."""
+    """What to measure, and how much of it: so many events in each round, after ``quiet_s`` seconds without any,
+    which are as long as the server's progress frames are apart, or a multiple."""
 
     subscriptions: Sequence[int] = (100, 10_000, 100_000)
-    per_second: float = 1000
-    seconds: float = 10
+    events: int = 50_000
+    window: int = 2000
+    quiet_s: float = 10
     rounds: int = 3
 
 
@@ -61,15 +64,14 @@ async def measure_match(folder: Path, options: Options, say: Say) -> Result:
     Raises:
         BenchError, StackError: a figure cannot be taken.
     """
-    events = max(1, round(options.per_second * options.seconds))
     with open_files(4096):
         async with open_serving(folder) as serving, AsyncExitStack() as closing:
             crowds = [await _open(serving, closing, each, say) for each in sorted(options.subscriptions)]
             for number in range(1, options.rounds + 1):
-                await _round(serving, crowds, events, options)
+                await _round(serving, crowds, options)
                 said = ", ".join(f"{each.us[-1]:,.1f} ({each.subscriptions:,})" for each in crowds)
                 say(f"match: round {number}/{options.rounds}: µs an event: {said}")
-            holds = [await _holds(serving, each, events * options.rounds) for each in crowds]
+            holds = [await _holds(serving, each, options.events * options.rounds) for each in crowds]
             settings = serving.settings()
     fewest = crowds[0]
     cases = []
@@ -80,9 +82,9 @@ async def measure_match(folder: Path, options: Options, say: Say) -> Result:
                 parameters={
                     "case": "match",
                     "subscriptions": each.subscriptions,
-                    "events_per_second": options.per_second,
-                    "seconds": options.seconds,
-                    "events": [events] * options.rounds,
+                    "events": [options.events] * options.rounds,
+                    "window_events": options.window,
+                    "quiet_s": options.quiet_s,
                     "event_bytes": EVENT_BYTES,
                     "opened_in_s": round(each.opened_s, 1),
                     **settings,
@@ -112,31 +114,36 @@ async def _open(serving: Serving, closing: AsyncExitStack, subscriptions: int, s
     )  # fmt: skip
     await strangers.ready()
     opened_s = monotonic() - started
-    matching = await start_clients(closing, serving, target, 1, workspaces=[[WORKSPACE]])
+    matching = await start_clients(closing, serving, target, 1, workspaces=[[WORKSPACE]], report_s=_REPORT_S)
     await matching.ready()
     say(f"match: {subscriptions:,} subscriptions that do not match are open, after {opened_s:.1f} s")
     return _Crowd(subscriptions // streams * streams, server.pid, strangers, matching, opened_s)
 
 
-async def _round(serving: Serving, crowds: Sequence[_Crowd], events: int, options: Options) -> None:
-    quiet = [each.costs() for each in crowds]
-    await asyncio.sleep(options.seconds)
-    quiet_s = [costs.spent()[0]["server"] for costs in quiet]
-    async with serving.writer(events, per_second=options.per_second) as writer:
+async def _round(serving: Serving, crowds: Sequence[_Crowd], options: Options) -> None:
+    events, first = options.events, serving.stored
+    matching = Clients([program for each in crowds for program in each.matching.programs])
+    async with serving.writer(events, prepared=True) as writer:
+        await writer.heard("prepared")
+        quiet = [each.costs() for each in crowds]
+        await asyncio.sleep(options.quiet_s)
+        quiet_s = [costs.spent()[0]["server"] for costs in quiet]
         busy = [each.costs() for each in crowds]
         started = monotonic()
-        for each in crowds:
-            each.matching.until(serving.stored + events)
-        writer.tell(events)
+        matching.until(first + events)
+        matching.on_through(lambda through: writer.tell(through - first + options.window))
+        writer.tell(options.window)
         await serving.wrote(writer)
         for each in crowds:
             await each.matching.done()
+        # As long as the quiet time, so that each subscription is told its progress as often in both.
+        await asyncio.sleep(max(0.0, started + options.quiet_s - monotonic()))
         took = monotonic() - started
         for each, costs, idle_s in zip(crowds, busy, quiet_s, strict=True):
             spent, peaks = costs.spent()
             each.spent.append((spent, peaks))
-            # What a quiet server does goes on beside the events; it has 10 ms at least, as finely as is counted.
-            cost_s = max(0.01, spent["server"] - idle_s * took / options.seconds)
+            # Ticks are 10 ms: less cannot be told from nothing.
+            cost_s = max(0.01, spent["server"] - idle_s * took / options.quiet_s)
             each.us.append(cost_s / events * 1e6)
 
 

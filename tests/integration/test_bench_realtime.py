@@ -91,12 +91,12 @@ async def test_idle_streams_are_weighed_beside_bare_ones_and_come_back(tmp_path:
 
 
 async def test_matching_is_measured_beside_subscriptions_that_do_not_match(tmp_path: Path) -> None:
-    words = ("--subscriptions", "3", "--subscriptions", "150", "--per-second", "50", "--seconds", "0.4")
+    words = ("--subscriptions", "3", "--subscriptions", "150", "--events", "200", "--quiet-s", "0.3")
     code, err, result = await bench(tmp_path, "match", *words, "--rounds", "1")
     assert code == 0, err
     few, many = check_form(result, "match", {"server", "client"})
     assert [each["parameters"]["subscriptions"] for each in (few, many)] == [3, 150]
-    assert [each["parameters"]["events"] for each in (few, many)] == [[20], [20]]
+    assert [each["parameters"]["events"] for each in (few, many)] == [[200], [200]]
     assert "ceiling" not in few
     check_ratio(many)
 

@@ -176,10 +176,12 @@ def bench_match(
         list[int] | None,
         typer.Option("--subscriptions", min=1, help="That do not match; 100, 10000 and 100000. Repeatable."),
     ] = None,
-    per_second: Annotated[float, typer.Option("--per-second", min=1, help="Events.")] = 1000,
-    seconds: Annotated[
-        float,
-        typer.Option("--seconds", min=0.1, max=3600, help="Quiet, and as long with events, in each round."),
+    events: Annotated[int, typer.Option("--events", min=10, help="In each round.")] = 50_000,
+    window: Annotated[
+        int, typer.Option("--window", min=1, help="Events that are written ahead of the slowest server.")
+    ] = 2000,
+    quiet_s: Annotated[
+        float, typer.Option("--quiet-s", min=0.1, max=3600, help="Seconds without events before each round.")
     ] = 10,
     rounds: Rounds = 3,
     data: Data = None,
@@ -190,7 +192,7 @@ def bench_match(
     """
     from bench.match import Options, measure_match
 
-    options = Options(subscriptions or (100, 10_000, 100_000), per_second, seconds, rounds)
+    options = Options(subscriptions or (100, 10_000, 100_000), events, window, quiet_s, rounds)
     measure(lambda folder, say: measure_match(folder, options, say), json, data)
 
 
