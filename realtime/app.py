@@ -19,6 +19,9 @@ from grpc_reflection.v1alpha import reflection
 from nats.aio.client import Client as NatsClient
 
 from protos.events.v1 import read_pb2, read_pb2_grpc, stream_pb2
+from realtime.auth.load import load_policy
+from realtime.auth.policy import Policy
+from realtime.auth.read_access import ReadAccess
 from realtime.cache import RedisCache
 from realtime.catchup import CatchUp
 from realtime.database import Database
@@ -28,7 +31,7 @@ from realtime.jetstream import StreamReader
 from realtime.projection import project
 from realtime.projector import Projector
 from realtime.services.read import ReadService
-from realtime.services.stream import StreamService
+from realtime.services.stream_service import StreamService
 from realtime.settings import ServerSettings
 from realtime.source import Source
 from realtime.subscription import Feed
@@ -54,10 +57,11 @@ _SERVICES = (
 
 
 class Server:
-    """One server process. ``run`` serves until ``stop`` is called."""
+    """One server process. ``run`` serves until ``stop`` is called. Without a ``policy`` the settings name it."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, policy: Policy | None = None) -> None:
         self._settings = settings
+        self._policy = policy or load_policy(settings.policy)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -86,12 +90,18 @@ class Server:
             source = Source(reader, hub, preload=settings.ring_entries // 4)
             listener.source = source
             feed = Feed(hub, source, reader, CatchUp(hub, reader))
-            streams = StreamService(feed, settings.kinds)
+            streams = StreamService(
+                feed, settings.kinds, policy=self._policy, auth_warning_s=settings.auth_warning_s
+            )
+            # The hub's memberships are others in another epoch.
+            access = ReadAccess(self._policy, lambda user: hub.memberships.workspaces_of(user))  # noqa: PLW0108
             health_servicer = health.aio.HealthServicer()
 
             server = grpc.aio.server(options=_OPTIONS)
             server.add_generic_rpc_handlers((streams.handler(),))
-            read_pb2_grpc.add_ReadServiceServicer_to_server(ReadService(cache, database), server)
+            read_pb2_grpc.add_ReadServiceServicer_to_server(
+                ReadService(cache, database, access=access), server
+            )
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
             reflection.enable_server_reflection(
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server

@@ -19,6 +19,8 @@ from realtime.subscriber import Subscriber
 
 _RING_BATCH = 256
 _PAUSE_S = 0.5
+_KEPT_BYTES = 64 * 1024
+"""What is kept of a page while its subscription has no room. The connection's budget does not know of it."""
 _READERS = 4
 
 
@@ -65,13 +67,14 @@ class CatchUp:
 
     async def _hand_over(self, subscriber: Subscriber, items: list[Item]) -> None:
         memberships = self._hub.memberships
-        for item in items:
+        for at, item in enumerate(items):
             entry, point = item
-            if subscriber.filter.matches(entry, memberships):
-                while not subscriber.offer(item):
-                    await subscriber.room()
-                    if subscriber.is_closed:
-                        return
+            # Asked again after each wait: the filter may have become narrower meanwhile.
+            while subscriber.filter.matches(entry, memberships) and not subscriber.offer(item):
+                _trim(items, at)
+                await subscriber.room()
+                if subscriber.is_closed:
+                    return
             subscriber.examine(point)
         await asyncio.sleep(0)  # A million events to examine are a matter for many turns of the loop.
 
@@ -141,3 +144,13 @@ class CatchUp:
         if state.epoch != self._hub.epoch:
             raise SourceUnavailable("a new epoch began just now")
         return state
+
+
+def _trim(items: list[Item], at: int) -> None:
+    """Lets go of what stands far behind ``at``: it is read again when there is room."""
+    size = 0
+    for index in range(at, len(items)):
+        size += len(items[index][0].frame)
+        if size > _KEPT_BYTES:
+            del items[index + 1 :]
+            break

@@ -39,6 +39,8 @@ class Entry:
     kept: bytes
     frame: bytes
     payload_size: int = 0
+    changed: tuple[str, ...] = ()
+    """Names of the fields that an update changed."""
 
     @property
     def payload(self) -> bytes:
@@ -109,7 +111,12 @@ def make_entry(
         b"",
         delimited(EVENTS_FIELD, body),
         len(payload) if is_event else 0,
+        _names(headers.get(fmt.CHANGED, "")),
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
 
 
 def _is_event(payload: bytes) -> bool:

@@ -5,11 +5,14 @@
     ├── SourceUnavailable   the broker or the stream cannot be reached
     ├── StreamInvalid       the stream is not one that the bridge made
     ├── StoreUnavailable    Postgres or Redis cannot be reached
+    ├── PolicyFailed        (server) a policy broke: told as INTERNAL
     ├── CoverageBroken      (client) the frames of a subscription have a gap
     └── RequestError        a caller asked for what cannot be given; has a gRPC status
         ├── ArgumentInvalid     a field of the request is malformed
         │   └── CursorInvalid   the cursor is malformed or was tampered with
         ├── CursorReset         the position cannot be served (expired, another epoch, rewritten)
+        ├── Unauthenticated     the caller is not known, or its authorization has ended
+        ├── PermissionDenied    the caller may not see what was asked for
         ├── NotFound            there is no such entity
         ├── LimitExceeded       too many or too much
         └── Unavailable         try again later
@@ -58,6 +61,10 @@ class StoreUnavailable(RealtimeError):
     """Postgres or Redis cannot be reached."""
 
     exit_code = 3
+
+
+class PolicyFailed(RealtimeError):
+    """A policy broke; what it was asked about ends with INTERNAL."""
 
 
 class CoverageBroken(RealtimeError):
@@ -110,6 +117,20 @@ class CursorReset(RequestError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message, "fetch the state anew, then begin at the earliest cursor or live")
         self.reason = reason
+
+
+class Unauthenticated(RequestError):
+    """The caller is not known, or its authorization has ended."""
+
+    code = codes.ERROR_CODE_UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(RequestError):
+    """The caller is known and may not see what was asked for."""
+
+    code = codes.ERROR_CODE_PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
 
 
 class NotFound(RequestError):

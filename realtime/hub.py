@@ -18,10 +18,10 @@ from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
-from protos.events.v1.stream_pb2 import SourcePosition
+from protos.events.v1.stream_pb2 import FellBehind, SourcePosition
 from realtime.entry import Entry
 from realtime.errors import CursorReset
-from realtime.filters import USER_KIND, Key
+from realtime.filters import USER_KIND, Filter, Key
 from realtime.history import History
 from realtime.lane import Lane, LaneKey
 from realtime.memberships import Memberships
@@ -143,6 +143,19 @@ class Hub:
             subscriber.leave()
             self._drop_if_empty(subscriber)
 
+    def narrow(self, subscriber: Subscriber, wanted: Filter) -> None:
+        """Gives a subscription a filter that admits less than its own, without a gap or a repetition: it moves
+        to another lane at the same point, or goes on with its catch-up."""
+        was_live = subscriber.is_live
+        self.detach(subscriber)
+        subscriber.narrow(wanted, self.memberships)
+        if not was_live or subscriber.is_closed:
+            return
+        if subscriber.examined == self.position:
+            self.attach(subscriber)
+        else:
+            subscriber.say(FellBehind(reason="scope changed"), in_turn=False)
+
     def _drop_if_empty(self, subscriber: Subscriber) -> None:
         lane = self._lanes[subscriber.lane_key]
         if lane.members:
@@ -189,6 +202,8 @@ class Hub:
                 self._read_mark(entry)
             else:
                 for lane in self._matching(entry, entry.subject):
+                    if lane.is_selective and not self._admits(lane, entry):
+                        continue
                     for slow in lane.make_room(len(entry.frame)):
                         slow.fall_behind("mailbox full")
                         self._drop_if_empty(slow)
@@ -212,6 +227,16 @@ class Hub:
             if bucket:
                 found.update(bucket)
         return list(found)
+
+    def _admits(self, lane: Lane, entry: Entry) -> bool:
+        """What the lane's filter says beside its keys; one that fails ends the lane's subscriptions alone."""
+        try:
+            return lane.filter.admits(entry)
+        except Exception as exc:  # noqa: BLE001  # handed on: each of them raises it
+            for member in list(lane.members):
+                member.fail(exc)
+                self._drop_if_empty(member)
+            return False
 
     def _keys(self, subject: fmt.Subject) -> Iterator[Key]:
         workspaces: list[str | None] = [None, subject.workspace]

@@ -34,6 +34,7 @@ from realtime.frames import FRAME_BYTES, FRAME_MAX_BYTES, EventsFrame, Framed, c
 from realtime.history import Item
 from realtime.lane import Lane, LaneKey
 from realtime.limits import MailboxLimits
+from realtime.memberships import Memberships
 from realtime.point import ORIGIN, Point
 from realtime.terms import Terms
 
@@ -98,6 +99,8 @@ class Subscriber:
         self.lagging = asyncio.Event()
         self.falls = 0
         """How often it left the live edge because its client read too slowly."""
+        self.failure: Exception | None = None
+        """What went wrong in matching an event for it."""
         self.notify = on_ready
         self._prefix = name_field(name)
         self._budget = budget or Budget(limits.max_bytes * 2)
@@ -157,15 +160,23 @@ class Subscriber:
 
     def fall_behind(self, reason: str) -> None:
         """Leaves the lane and forgets what was not taken from it: a catch-up goes on from what was sent."""
+        self._forsake()
+        self.falls += 1
+        if not self.terms.disconnects:
+            self.say(FellBehind(reason=reason), in_turn=False)
+
+    def fail(self, failure: Exception) -> None:
+        """Leaves the lane in the same way, since its filter failed: the subscription's life ends with that."""
+        self._forsake()
+        self.failure = failure
+
+    def _forsake(self) -> None:
         lane = self._lane
         assert lane is not None
         lane.leave(self)
         self._lane = None
         self._examined = self._unsent_from()
-        self.falls += 1
         self.lagging.set()
-        if not self.terms.disconnects:
-            self.say(FellBehind(reason=reason), in_turn=False)
 
     def offer(self, item: Item) -> bool:
         """Takes an entry that was read back, if there is room. An empty mailbox takes one of any size."""
@@ -343,7 +354,8 @@ class Subscriber:
             return False
         place, _ = self._controls[0]
         if following is None:
-            return place == _LAST or self.examined.sequence >= place
+            # Once it is closed nothing more is examined, and nobody has to wait for that.
+            return self.is_closed or place == _LAST or self.examined.sequence >= place
         # What ends the subscription does not wait for credit that may never come.
         is_over = self._controls[-1][0] == _LAST and not self.credit.is_open
         return following[0].sequence > place or is_over
@@ -369,10 +381,29 @@ class Subscriber:
         size = 0
         for _ in range(count):
             size += len(self._own.popleft()[2])
+        self._refund(size)
+
+    def _refund(self, size: int) -> None:
         self._own_bytes -= size
         self._budget.refund(size)
         if len(self._own) * 2 <= self.limits.max_events and self._own_bytes * 2 <= self.limits.max_bytes:
             self._room.set()
+
+    def narrow(self, wanted: Filter, memberships: Memberships) -> None:
+        """Takes a filter that admits less. What is queued and does not match it is dropped, and counts as
+        skipped. Not at the live edge: see ``Hub.narrow``."""
+        self.filter = wanted
+        kept = deque(item for item in self._own if wanted.matches(item[0], memberships))
+        if len(kept) < len(self._own):
+            self._own, kept = kept, self._own
+            self._refund(sum([len(frame) for _, _, frame in kept]) - sum([len(f) for _, _, f in self._own]))
+
+    def forget(self) -> None:
+        """Drops the events that are queued, and what would be said behind them: they may not be sent."""
+        self._drop_own(len(self._own))
+        self._examined = self.sent
+        here = self.sent.sequence
+        self._controls = [each for each in self._controls if each[0] <= here or each[0] == _LAST]
 
     def release(self) -> None:
         """Gives back what the connection's budget was charged for; the subscription is over."""

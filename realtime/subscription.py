@@ -139,7 +139,10 @@ async def _follow(subscriber: Subscriber, feed: Feed, reset: asyncio.Future[Curs
         if subscriber.is_live:
             subscriber.say(pb.CaughtUp(source=feed.hub.source_position()))
             falls = subscriber.falls
-            await subscriber.lagging.wait()
+            while not subscriber.lagging.is_set():  # who only changed its lane is live again by now
+                await subscriber.lagging.wait()
+            if subscriber.failure is not None:
+                raise subscriber.failure
             if subscriber.terms.disconnects and subscriber.falls > falls:
                 raise LimitExceeded(
                     "the client reads more slowly than events match, and asked to be disconnected then",
