@@ -27,7 +27,7 @@ import grpc
 import uvloop
 
 from bench.run import Run
-from bench.skim import CAUGHT_UP, CLOSED, EVENTS, FELL_BEHIND, GOING_AWAY, RESET, Skimmed, skim
+from bench.skim import CAUGHT_UP, CLOSED, EVENTS, FELL_BEHIND, RESET, Skimmed, skim
 from protos.events.v1.stream_pb2 import EarliestStart, Start, SubscribeResponse
 
 METHOD = "/zephyr.events.v1.StreamService/Subscribe"
@@ -186,8 +186,8 @@ class Client:
     def _take(self, frame: bytes, runs: dict[bytes, Run]) -> None:
         seen = skim(frame) if self._spec.how == "skim" else self._read(frame)
         found = self.found
-        if seen.kind == GOING_AWAY and not seen.name:
-            return
+        if not seen.name and seen.kind not in (RESET, CLOSED):
+            return  # it concerns the whole stream
         run = runs.get(seen.name)
         if run is None or seen.kind in (RESET, CLOSED):
             raise SystemExit(
@@ -267,6 +267,7 @@ class Client:
             self._left = sum(run.through < until for run in self._runs)
             if not self._left and not self._spec.repeats:
                 self._done.set()
+        raise SystemExit  # whoever started us is gone
 
     def _say_done(self) -> None:
         counts = [run.events for run in self._runs]

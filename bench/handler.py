@@ -22,7 +22,7 @@ OPTIONS = (("grpc.max_send_message_length", 10 * 1024 * 1024), ("grpc.so_reusepo
 
 
 async def serve(frames: list[bytes], greeting: int, streams: int) -> None:
-    """Serves until it is killed."""
+    """Serves until standard input ends."""
     opened, all_open = 0, asyncio.Event()
 
     async def subscribe(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
@@ -45,7 +45,7 @@ async def serve(frames: list[bytes], greeting: int, streams: int) -> None:
     await server.start()
     sys.stdout.write(json.dumps({"port": port}) + "\n")
     sys.stdout.flush()
-    await server.wait_for_termination()
+    await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
