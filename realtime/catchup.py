@@ -56,8 +56,8 @@ class CatchUp:
                 items = await self._read_stream(after)
                 if subscriber.is_closed or reset.done():
                     return
-                if not items:
-                    self._skip_hole(subscriber)
+                if not items and not self._skip_hole(subscriber):
+                    await subscriber.room()
             else:
                 self._take_on_numbering(subscriber)
                 if not items:
@@ -69,6 +69,13 @@ class CatchUp:
         memberships = self._hub.memberships
         for at, item in enumerate(items):
             entry, point = item
+            while entry.sequence > (after := subscriber.examined.sequence) + 1:
+                if subscriber.gap(after, entry.sequence - 1):
+                    break
+                _trim(items, at)
+                await subscriber.room()
+                if subscriber.is_closed:
+                    return
             # Asked again after each wait: the filter may have become narrower meanwhile.
             while subscriber.filter.matches(entry, memberships) and not subscriber.offer(item):
                 _trim(items, at)
@@ -128,11 +135,14 @@ class CatchUp:
         if state.first_sequence > missing:
             raise CursorReset("EXPIRED", f"the stream begins at {state.first_sequence}, {missing} was next")
 
-    def _skip_hole(self, subscriber: Subscriber) -> None:
+    def _skip_hole(self, subscriber: Subscriber) -> bool:
         """The next message stands behind the hub's position: all up to there were removed singly."""
         edge = self._hub.position
         own = subscriber.examined
+        if edge.sequence > own.sequence and not subscriber.gap(own.sequence, edge.sequence):
+            return False
         subscriber.examine(own._replace(sequence=edge.sequence, timestamp_ns=edge.timestamp_ns))
+        return True
 
     async def _state(self) -> StreamState:
         """The stream's state, if it is the stream that the hub reads.
