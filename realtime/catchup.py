@@ -164,7 +164,7 @@ class CatchUp:
         if not entries:
             raise SourceUnavailable("nothing was given")
         if entries[0].sequence > hub.position.sequence:
-            self._skip_hole(subscriber)
+            return self._skip_hole(subscriber)
         for at in range(0, len(entries), _SLICE):
             if not await self._slice(subscriber, entries[at : at + _SLICE]):
                 return False
@@ -185,7 +185,7 @@ class CatchUp:
                 await self._check(after, entries)
                 is_checked = True
             if entries[0].sequence > hub.position.sequence:
-                self._skip_hole(subscriber)
+                is_through = self._skip_hole(subscriber)
                 return True
             while True:
                 if subscriber.is_closed or reset.done():
@@ -242,11 +242,14 @@ class CatchUp:
         if state.first_sequence > missing:
             raise CursorReset("EXPIRED", f"the stream begins at {state.first_sequence}, {missing} was next")
 
-    def _skip_hole(self, subscriber: Subscriber) -> None:
+    def _skip_hole(self, subscriber: Subscriber) -> bool:
         """The next message stands behind the hub's position: all up to there were removed singly."""
         edge = self._hub.position
         own = subscriber.examined
+        if edge.sequence > own.sequence and not subscriber.gap(own.sequence, edge.sequence):
+            return False
         subscriber.examine(own.moved(edge.sequence, edge.timestamp_ns))
+        return True
 
     async def _state(self) -> StreamState:
         """The stream's state, if it is the stream that the hub reads.

@@ -11,10 +11,13 @@ from realtime.subscriber import Subscriber
 
 
 def hand_over_items(subscriber: Subscriber, items: Sequence[Item], memberships: Memberships) -> bool:
-    """Offers what matches, and says what was examined. False when there was no room for all: the rest is to be
+    """Offers what matches, tells where messages were removed, and says what was examined. False when there was no room for all: the rest is to be
     read again after ``examined``."""
     wanted = subscriber.filter
     for item in items:
+        after, sequence = subscriber.examined.sequence, item[0].sequence
+        if sequence > after + 1 and not subscriber.gap(after, sequence - 1):
+            return False
         if wanted.matches(item[0], memberships) and not subscriber.offer(item):
             return False
         subscriber.examine(item[1])
@@ -30,6 +33,9 @@ def hand_over_entries(
     for entry in entries:
         if entry.sequence > through:
             break
+        if entry.sequence > point.sequence + 1 and not subscriber.gap(point.sequence, entry.sequence - 1):
+            subscriber.examine(point)
+            return False
         following = point.after(entry)
         if wanted.matches(entry, memberships) and not subscriber.offer((entry, following)):
             subscriber.examine(point)

@@ -211,6 +211,8 @@ class Hub:
         self.memberships.begin(held)
         before = self.position
         for entry in held:
+            if entry.sequence > before.sequence + 1:
+                self._tell_gap(before.sequence, entry.sequence - 1)
             point = before.after(entry)
             self.history.append(entry, point)
             if entry.subject is None:
@@ -229,6 +231,14 @@ class Hub:
         self.memberships.end(held)
         self.position = before
         self._wake()
+
+    def _tell_gap(self, after: int, through: int) -> None:
+        """Messages were removed singly: that concerns everybody, and is rare."""
+        for lane in list(self._lanes.values()):
+            for member in list(lane.members):
+                if not member.gap(after, through):
+                    member.fall_behind("mailbox full")
+                    self._drop_if_empty(member)
 
     def _matching(self, entry: Entry, subject: fmt.Subject) -> list[Lane]:
         """Which lanes get the entry, each once: the work depends on the matches alone."""

@@ -113,6 +113,7 @@ class Subscriber:
         self._own: deque[Framed] = deque()
         self._own_bytes = 0
         self._controls: list[tuple[int, Control]] = []
+        self._gaps_through = 0  # what is missing up to here is said, or queued to be
         self._lsn = 0  # the transaction of the last event that was taken out
         self._room = asyncio.Event()
         self._room.set()
@@ -123,6 +124,7 @@ class Subscriber:
         self.epoch = epoch
         self.sent = start
         self._examined = start
+        self._gaps_through = start.sequence
 
     @property
     def lane_key(self) -> LaneKey:
@@ -198,6 +200,18 @@ class Subscriber:
         self._own.append((entry, point, frame))
         self._charge(size)
         self.notify()
+        return True
+
+    def gap(self, after: int, through: int) -> bool:
+        """Queues, in its turn, that nothing is stored between two sequences any more, if there is room.
+        Who meets it a second time, on another way, does not hear of it again."""
+        if through <= self._gaps_through:
+            return True
+        if len(self._controls) >= self.limits.max_controls:
+            self._room.clear()
+            return False
+        self._gaps_through = through
+        self._insert(after, Gap(after=after, through=through))
         return True
 
     async def room(self) -> None:
@@ -308,6 +322,7 @@ class Subscriber:
         entries: list[Entry] = []
         through = self.sent
         self._controls = [each for each in self._controls if isinstance(each[1], Closed)]
+        self._room.set()
         while len(entries) < limit and (following := self._next()) is not None:
             entry, through, _ = following
             entries.append(entry)
@@ -345,6 +360,8 @@ class Subscriber:
 
     def _take_control(self, following: Framed | None) -> bytes:
         _, control = self._controls.pop(0)
+        if len(self._controls) == self.limits.max_controls // 2:
+            self._room.set()
         through = self.sent if following is not None else max(self.sent, self.examined)
         is_whole = self.pages is None or not self.pages.is_under_way
         frame = head(self.epoch if is_whole else "", self.sent, through, 0)

@@ -81,7 +81,7 @@ class StreamAccess:
     def lets_pass(self, subscriber: Subscriber) -> bool:
         """Whether a frame of it may be sent; else the policy is asked, and the subscription told to be ready
         again after that."""
-        if subscriber not in self._versions:
+        if subscriber not in self._versions or not subscriber.epoch:
             return True  # it was refused, or it is over: what is left to send is the reason
         try:
             is_current = self._versions[subscriber] == self._policy.version(self._caller)
@@ -129,7 +129,7 @@ class StreamAccess:
             self.lets_pass(subscriber)
 
     def _check(self, subscriber: Subscriber) -> None:
-        if subscriber.epoch and subscriber not in self._checks:
+        if subscriber not in self._checks:
             task = self._tasks.create_task(self._ask_again(subscriber))
             self._checks[subscriber] = task
             task.add_done_callback(lambda _: self._checks.pop(subscriber, None))

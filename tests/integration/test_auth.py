@@ -252,3 +252,17 @@ async def test_a_policy_whose_version_never_settles_ends_the_subscription(
         await writer.commit(Change(workspace=ONE, verb=fmt.UPDATED))
         assert (await stream.closed("a")).error.code == codes.ERROR_CODE_INTERNAL
         assert next(count) < access._MOST_ROUNDS * 3
+
+
+async def test_a_subscription_that_is_refused_while_permissions_change_still_says_so(
+    nats_server: NatsServer, writer: StreamWriter
+) -> None:
+    policy = ruled()
+    async with serving(nats_server.url, ruled_by=policy) as address, raw_stream(address, "ann") as stream:
+        await stream.open("a", BOTH)
+        policy.gate.clear()
+        await stream.open("bad", BOTH, after(b"no cursor"), wait=False)
+        await eventually(lambda: policy.questions == 2)
+        policy.change("ann", tells=False)
+        policy.gate.set()
+        assert (await stream.closed("bad")).error.code == codes.ERROR_CODE_INVALID_ARGUMENT

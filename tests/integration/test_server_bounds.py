@@ -65,7 +65,8 @@ async def test_connections_that_do_not_read_have_a_bound_each(
         await other.open("b", start=earliest())
         await other.until(lambda: other["b"].said[-1:] == ["caught_up"], 60)
         assert len(other["b"].events) == stored
-        await writer.commit(Change())
-        await other.until(lambda: other["a"].events)
+        for _ in range(4):
+            await writer.commit_each(Change(size=4000) for _ in range(500))
+        await other.until(lambda: len(other["a"].events) == 2000, 60)
         # 16 MiB are queued for a connection; what is kept of pages and what gRPC holds comes to it.
         assert server_process.most_memory_bytes - before < clients * 32 * MIB + 64 * MIB

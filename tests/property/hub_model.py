@@ -107,6 +107,22 @@ class Listener:
     said: list[str] = field(default_factory=list)
     messages: int | None = None
     bytes: int | None = None
+    missing: set[int] = field(default_factory=set)
+    last: int = 0
+
+    def hear_gap(self, gap: pb.Gap) -> None:
+        """Each is told once and in its turn, and nothing is stored there."""
+        told = set(range(gap.after + 1, gap.through + 1))
+        assert told
+        assert not told & self.missing
+        assert not told & {entry.sequence for entry in self.history}
+        assert self.last <= gap.after
+        self.missing |= told
+        self.last = gap.through
+
+    def missed(self, through: int) -> set[int]:
+        """What is missing up to a sequence."""
+        return set(range(self.begin + 1, through + 1)) - {entry.sequence for entry in self.history}
 
     def grant(self, messages: int, size: int) -> None:
         """Allows more, where there is a bound."""

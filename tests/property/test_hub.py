@@ -35,7 +35,7 @@ from realtime.terms import Terms
 from tests.property.hub_model import A, B, Broker, Listener, LiveSource, wants
 
 HUB = HubLimits(ring_entries=12, ring_bytes=2000, whole_transaction_events=5)
-MAILBOX = MailboxLimits(max_events=4, max_bytes=900)
+MAILBOX = MailboxLimits(max_events=4, max_bytes=900, max_controls=4)
 WORKSPACES = (A, B, fmt.NONE)
 KINDS = ("note", "membership")
 ENTITIES = ("x", "y")
@@ -274,6 +274,7 @@ class Machine(RuleBasedStateMachine):
             and wants(subscriber.filter, entry)
         ]
         assert not left
+        assert listener.missing == listener.missed(max(self.hub.position.sequence, listener.begin))
 
     async def _follow(self, listener: Listener) -> None:
         subscriber = listener.subscriber
@@ -305,6 +306,11 @@ class Machine(RuleBasedStateMachine):
             assert listener.subscriber.terms.disconnects, "it asked for it"
         assert not (kind == "fell_behind" and listener.subscriber.terms.disconnects)
         listener.spend(frame)
+        if kind == "gap":
+            listener.hear_gap(frame.gap)
+        for event in frame.events.events:
+            assert event.sequence > listener.last
+            listener.last = event.sequence
         coverage = frame.coverage
         assert coverage.after == listener.through
         listener.through = coverage.through

@@ -71,7 +71,7 @@ def test_the_live_edge_and_a_catch_up_agree(
     memberships.begin(begins)
     subscriber = Subscriber("s", Terms(wanted), MailboxLimits())
     hub.attach(subscriber)
-    entry = told(2, subject, verb, changed)
+    entry = told(1, subject, verb, changed)
     hub.take([entry])
     assert subscriber.has_frames == wanted.matches(entry, memberships)
     hub.detach(subscriber)
