@@ -10,7 +10,7 @@ workspaces meanwhile, are read as well, and the log's next place is waited for. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -24,7 +24,7 @@ from realtime.filters import USER_KIND, Filter
 from realtime.hub import Hub
 from realtime.memberships import KIND as MEMBERSHIP
 from realtime.pages import Pages, state_item
-from realtime.states import PAGE_ITEMS, States
+from realtime.states import PAGE_ITEMS, StatePage, States
 
 if TYPE_CHECKING:
     from realtime.subscriber import Subscriber
@@ -87,7 +87,7 @@ class Snapshot:
             after: str | None = ""
             while after is not None and not self._subscriber.is_closed:
                 page = await self._ask(lambda kind=kind, after=after: states.page(kind, wanted, after))  # type: ignore[misc]
-                await self._put(page.events, is_correction=False)
+                await self._put(page, is_correction=False)
                 after = page.after
         for _ in range(_ROUNDS):
             await self._reach(await self._ask(states.position))
@@ -154,13 +154,10 @@ class Snapshot:
             await self._put(users, is_correction=True)
         return bool(joined)
 
-    async def _put(self, events: Iterable[Event], is_correction: bool) -> None:
-        frames: list[bytes] = []
-        for event in events:
-            if self._mask is not None:
-                self._mask.trim(event)
-            frames.append(state_item(event.SerializeToString()))
-        await self._put_frames(frames, is_correction)
+    async def _put(self, page: StatePage, is_correction: bool) -> None:
+        mask = self._mask
+        encoded = page.encoded if mask is None else [mask.trimmed(event) for event in page.events]
+        await self._put_frames([state_item(event) for event in encoded], is_correction)
 
     async def _put_frames(self, frames: list[bytes], is_correction: bool) -> None:
         if frames:

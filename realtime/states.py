@@ -9,7 +9,9 @@ source's log at or past everything that was read, so that the changes in between
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 from protos.events.v1.event_pb2 import Event
 from realtime.filters import Filter
@@ -19,12 +21,18 @@ PAGE_BYTES = 256 * 1024
 """Bounds of one page, soft by one entity."""
 
 
-class StatePage(NamedTuple):
+@dataclass(frozen=True)
+class StatePage:
     """Events of the verb ``read``, or ``rejected`` for a state that cannot be an event. ``after`` is what the
-    next page is asked for with; None when there is none."""
+    next page is asked for with; None when there is none. It may be shared: nobody changes it."""
 
     events: Sequence[Event]
     after: str | None
+
+    @cached_property
+    def encoded(self) -> Sequence[bytes]:
+        """The events' bytes, made once."""
+        return [event.SerializeToString() for event in self.events]
 
 
 class States(Protocol):
@@ -41,7 +49,7 @@ class States(Protocol):
         """The states of a kind that a filter admits, in an order of its own. A user is admitted
         to the workspaces that it is a member of; an entity of several may come more than once."""
 
-    async def users(self, ids: Collection[str]) -> Sequence[Event]:
+    async def users(self, ids: Collection[str]) -> StatePage:
         """The states of some users, at most ``PAGE_ITEMS`` of them; of those that exist."""
 
     async def position(self) -> int:

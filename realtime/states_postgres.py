@@ -18,6 +18,7 @@ from protos.events.v1.event_pb2 import Event
 from realtime.database import Database
 from realtime.errors import Unavailable
 from realtime.filters import Filter
+from realtime.shared_reads import SharedReads
 from realtime.state_rows import ROWS, StateRows, following_place, parameters
 from realtime.states import StatePage
 
@@ -29,14 +30,29 @@ _ROWS_A_TURN = 50
 
 
 class PostgresStates:
-    """A ``States`` of the tables in ``database``; ``readers`` of its statements run at once at most."""
+    """A ``States`` of the tables in ``database``; ``readers`` pages are read at once at most. Subscribers who
+    begin together ask for the same pages, and share what is read of them."""
 
     def __init__(self, database: Database, readers: int = 2) -> None:
         self.kinds = tuple(ROWS)
         self._database = database
-        self._readers = asyncio.Semaphore(readers)
+        self._pages = SharedReads(readers)
+        self._places = SharedReads(1)
 
     async def settle(self) -> None:
+        await self._places.ask("settle", self._settle)
+
+    async def position(self) -> int:
+        return await self._places.ask("position", self._position)
+
+    async def page(self, kind: str, wanted: Filter, after: str = "") -> StatePage:
+        return await self._pages.ask((kind, wanted, after), lambda: self._page(kind, wanted, after))
+
+    async def users(self, ids: Collection[str]) -> StatePage:
+        wanted = tuple(sorted(ids))
+        return await self._pages.ask(wanted, lambda: self._users(list(wanted)))
+
+    async def _settle(self) -> None:
         rows = await self._rows(_BEGIN)
         is_standby, is_replicated = rows[0]
         if is_standby:
@@ -61,7 +77,7 @@ class PostgresStates:
                 "start the standby, or take it out of synchronous_standby_names",
             )
 
-    async def page(self, kind: str, wanted: Filter, after: str = "") -> StatePage:
+    async def _page(self, kind: str, wanted: Filter, after: str) -> StatePage:
         reading = ROWS[kind]
         ids = [entity for entity in sorted(wanted.entities) if _is_uuid(entity)] if wanted.entities else None
         if ids == []:
@@ -78,16 +94,16 @@ class PostgresStates:
         following = workspaces.index(workspace) + 1
         return StatePage(events, f"{workspaces[following]}/" if following < len(workspaces) else None)
 
-    async def users(self, ids: Collection[str]) -> Sequence[Event]:
+    async def _users(self, ids: Sequence[str]) -> StatePage:
         reading = ROWS["user"]
         events: list[Event] = []
         place: str | None = ""
         while place is not None:
-            found, place = await self._read(reading, reading.of_all, sorted(ids), place)
+            found, place = await self._read(reading, reading.of_all, ids, place)
             events += found
-        return events
+        return StatePage(events, None)
 
-    async def position(self) -> int:
+    async def _position(self) -> int:
         ((may,),) = await self._rows(_MAY_EMIT)
         rows = await self._rows(_EMIT, (fmt.PROGRESS,)) if may else await self._rows(_POSITION)
         return int(rows[0][0])
@@ -109,8 +125,7 @@ class PostgresStates:
         return events, following_place(rows)
 
     async def _rows(self, statement: LiteralString | sql.Composed, values: Any = ()) -> list[Any]:
-        async with self._readers:
-            return await self._database.rows(statement, values)
+        return await self._database.rows(statement, values)
 
 
 _BEGIN: LiteralString = "SELECT pg_is_in_recovery(), current_setting('synchronous_standby_names') <> ''"

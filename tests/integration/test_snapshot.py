@@ -14,7 +14,7 @@ from protos.events.v1.rejected_pb2 import Rejected
 from realtime.cursor import Cursor
 from realtime.errors import ArgumentInvalid, Unavailable
 from realtime.status import from_error
-from tests.fixtures.bridge import running
+from tests.fixtures.bridge import running, settings_for
 from tests.fixtures.churn import churning
 from tests.fixtures.raw_stream import raw_stream, snapshot
 from tests.fixtures.realtime_server import serving
@@ -269,3 +269,30 @@ async def test_many_at_once(snapshot_kit: SnapshotKit, stream_reader: Reader) ->
         account = snapshot_kit.stream[name]
         through = Cursor.decode(account.end.cursor).sequence
         assert fold_items(account.items) == fold_stored(stored, through)
+
+
+async def test_live_events_do_not_wait_for_snapshots_on_the_same_stream(
+    snapshot_kit: SnapshotKit, stream_reader: Reader
+) -> None:
+    snapshot_kit.execute(*FILL)
+    await stream_reader.caught_up(snapshot_kit.dsn)
+    stream = snapshot_kit.stream
+    await stream.open("live", pb.Filter(kinds=["user"]))
+    await stream.caught_up("live")
+    names = [f"s{at}" for at in range(40)]
+    for name in names:
+        await stream.open(name, start=snapshot(), wait=False)
+    await stream.until(lambda: stream["s0"].items)
+    snapshot_kit.execute("INSERT INTO users (email) VALUES ('live')")
+    await stream.until(lambda: stream["live"].events)
+    assert not all(stream[name].end.HasField("snapshot_end") for name in names)
+
+
+async def test_its_end_does_not_wait_for_the_next_mark_that_is_due(
+    migrated_dsn: str, nats_url: str, slot_name: str
+) -> None:
+    settings = settings_for(migrated_dsn, nats_url, slot_name, mark_interval_s=50, heartbeat_s=0)
+    async with running(settings), opened_server(settings) as stream:
+        for name in ("a", "b"):
+            await stream.open(name, start=snapshot())
+            await stream.until(lambda name=name: stream[name].end.HasField("snapshot_end"), 10)  # type: ignore[misc]
