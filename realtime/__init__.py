@@ -11,6 +11,7 @@ An event's path, one file a station; the first half is drawn in ``bridge``:
              catchup.py ──┘   └─▶ services/stream.py ─▶ gRPC ─▶ client/
         (from the stream or the ring to the live edge; subscription.py: its life)
 
+    listing.py ─▶ services/list_events.py ─▶ gRPC          (pages of the past; subjects.py: by the broker's index)
     projection.py ─▶ projector.py ─▶ cache/ ─▶ services/read.py ─▶ gRPC   (database.py when it misses)
 
 ``app.py`` opens and closes all of it. ``status.py`` turns errors.py into gRPC statuses.

@@ -177,7 +177,7 @@ async def _connect(url: str, on_lost: Callable[[], None]) -> NatsClient:
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it sleeps for it: a float will do
-                ping_interval=10,
+                ping_interval=5,
                 max_outstanding_pings=2,
                 disconnected_cb=disconnected,
                 reconnected_cb=reconnected,
