@@ -84,6 +84,12 @@ class StreamReader:
         message = await self._message({"start_time": format_time_ns(timestamp_ns), "next_by_subj": ">"})
         return None if message is None else int(message["seq"])
 
+    async def last_stored(self) -> int:
+        """The sequence of the last message that is left; 0 when there is none. The stream's own last sequence
+        may be of one that was removed."""
+        message = await self._message({"last_by_subj": ">"})
+        return 0 if message is None else int(message["seq"])
+
     async def next_sequence(self, after: int, subject: str = ">") -> int | None:
         """The sequence of the first message of a subject (wildcards too) after another; None when there is none."""
         message = await self._message({"seq": after + 1, "next_by_subj": subject})

@@ -81,9 +81,12 @@ class Source:
     async def _prove(self) -> bool:
         try:
             state = await self._reader.state()
+            last = state.last_sequence
+            if self._hub.head < last:
+                last = await self._reader.last_stored()
         except RealtimeError:
             return False
-        while self.is_live and self._hub.head < state.last_sequence:
+        while self.is_live and self._hub.head < last:
             await self._moved.wait()
         delivery = self._delivery
         return (
@@ -114,7 +117,7 @@ class Source:
     async def _session(self) -> None:
         state = await self._reader.state()
         await self._agree(state)
-        self._target = state.last_sequence
+        self._target = min(state.last_sequence, await self._reader.last_stored())
         self._note_progress()
         config = {"opt_start_seq": self._hub.head + 1}
         await self._deliver(self._hub.epoch, config, self._take, ends_when_idle=False)

@@ -31,7 +31,7 @@ from realtime.errors import (
 )
 from realtime.filters import compile_filter
 from realtime.jetstream import StreamReader
-from realtime.listing import Listing, PageLimits
+from realtime.listing import Listing, Page, PageLimits
 from realtime.page_token import PageToken
 from realtime.status import abort
 from realtime.subscription import Feed
@@ -43,6 +43,7 @@ _WORK_S = 2.0
 _ANSWER_S = 8.0
 """An answer is given within so many seconds, or within most of what the caller's deadline leaves."""
 _SHARE = 0.8
+_OLDEST_TRIES = 5
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 assert ListEventsResponse.EVENTS_FIELD_NUMBER == EVENTS_FIELD, "an entry's frame is not an event of a page"
@@ -99,7 +100,17 @@ class ListEvents:
             events=min(request.page.page_size or _PAGE_EVENTS, _MAX_PAGE_EVENTS),
             work_s=min(_WORK_S, answer_s / 2),
         )
-        page = await self._listing.page(wanted, after, end, limits)
+        tries = _OLDEST_TRIES if _is_from_the_oldest(request) else 1
+        page: Page | None = None
+        while page is None:
+            tries -= 1
+            try:
+                page = await self._listing.page(wanted, after, end, limits)
+            except CursorReset as exc:
+                # The oldest of a moment ago is gone; the oldest of now is meant as well.
+                if exc.reason != "EXPIRED" or not tries:
+                    raise
+                after, end = await self._begin(request)
         following = "" if page.is_last else PageToken(page.through, end).encode(question)
         tail = ListEventsResponse(cursor=page.through.encode(), page=PageResponse(next_page_token=following))
         return b"".join((*page.frames, tail.SerializeToString()))
@@ -144,6 +155,10 @@ def _parse(data: bytes) -> ListEventsRequest:
         return ListEventsRequest.FromString(data)
     except DecodeError as exc:
         raise ArgumentInvalid("request", "it is no ListEventsRequest") from exc
+
+
+def _is_from_the_oldest(request: ListEventsRequest) -> bool:
+    return not (request.page.page_token or request.after or request.from_time)
 
 
 def _question(request: ListEventsRequest) -> bytes:

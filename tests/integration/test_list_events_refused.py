@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -109,6 +110,47 @@ async def test_what_retention_took_is_told(
             assert "oldest that is left" in caught.value.mend
         assert (await client.all(filter=wanted)).sequences == list(range(251, 451))
         assert (await client.all(filter=wanted, until_time=since)).events == []
+
+
+@pytest.mark.parametrize("wanted", [pb.Filter(), pb.Filter(workspace_ids=[new_id()], kinds=["note"])])
+async def test_retention_beside_a_list_is_no_gap(
+    nats_server: NatsServer, writer: StreamWriter, wanted: pb.Filter
+) -> None:
+    await writer.delete()
+
+    async def is_made() -> bool:
+        await writer.create(max_msgs=1500)
+        return True
+
+    await eventually(is_made)
+    (workspace,) = wanted.workspace_ids or ("_",)
+    await writer.commit_each(Change(workspace=workspace) for _ in range(1500))
+    outcomes: list[str] = []
+    async with serving(nats_server.url, **SMALL) as address, lister(address) as client:
+
+        async def list_all() -> None:
+            token, last = "", 0
+            try:
+                while True:
+                    page = await client.page(token, 50, filter=wanted)
+                    for event in page.events:
+                        assert not last or event.sequence == last + 1
+                        last = event.sequence
+                    token = page.page.next_page_token
+                    if not token:
+                        assert Cursor.decode(page.cursor).sequence == last
+                        outcomes.append("whole")
+                        return
+            except CursorReset as exc:
+                outcomes.append(exc.reason)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                tasks.create_task(list_all())
+            for _ in range(20):
+                await writer.commit_each(Change(workspace=workspace) for _ in range(100))
+    assert len(outcomes) == 4
+    assert set(outcomes) <= {"whole", "EXPIRED"}
 
 
 async def test_another_epoch(nats_server: NatsServer, writer: StreamWriter) -> None:

@@ -11,7 +11,7 @@ from realtime.cursor import Cursor
 from realtime.errors import Unavailable
 from realtime.status import from_error
 from tests.fixtures.eventually import eventually
-from tests.fixtures.raw_stream import raw_stream
+from tests.fixtures.raw_stream import earliest, raw_stream
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_writer import Change, StreamWriter, sequences
 from zephyr.stack.nats import NatsServer
@@ -71,6 +71,21 @@ async def test_no_ready_while_nats_stands_still(nats_server: NatsServer, writer:
         assert Cursor.decode(stream["after"].cursor).sequence >= new[0].sequence
         await stream.until(lambda: stream["before"].events)
         assert stream["before"].sequences == sequences(new)
+
+
+async def test_the_end_of_the_stream_was_removed(nats_server: NatsServer, writer: StreamWriter) -> None:
+    old = await writer.commit_each(Change() for _ in range(3))
+    await writer.remove(3)
+    async with serving(nats_server.url) as address, raw_stream(address) as stream:
+        await stream.open("all", start=earliest())
+        await stream.until(lambda: len(stream["all"].events) == 2)
+        new = await writer.commit_each(Change() for _ in range(2))
+        await stream.until(lambda: stream["all"].through == 5)
+        await writer.commit(Change())
+        await writer.remove(6)
+        await stream.open("again", start=earliest())
+        await stream.until(lambda: len(stream["again"].events) >= 4)
+        assert stream["again"].sequences[:4] == sequences(old[:2] + new)
 
 
 async def test_many_who_open_at_once_share_the_proof(nats_server: NatsServer, writer: StreamWriter) -> None:
