@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -94,6 +95,21 @@ async def test_what_is_asked_for() -> None:
             start=pb.Start(at_time=pb.AtTimeStart(time=1_767_312_000_000_000)),
         )
         assert call.open.HasField("max_linger_ms")
+
+
+async def test_credentials_go_to_the_channel() -> None:
+    async def script(call: ScriptedCall) -> None:
+        await call.ready()
+        await call.hold()
+
+    async with (
+        scripted(script, credentials=grpc.local_server_credentials()) as server,
+        Client(server.address, credentials=grpc.local_channel_credentials(), token="abc") as client,
+    ):
+        await client.subscribe().ready()
+        (call,) = server.calls
+        assert call.metadata["authorization"] == "Bearer abc"
+        assert call.security == [b"local"]
 
 
 @pytest.mark.parametrize(
