@@ -154,8 +154,8 @@ class Client:
 
         Raises:
             ArgumentInvalid: a time has no zone; raised by the iteration: the server refuses an argument.
-            RequestError: raised by the iteration: the stream does not reach back to the beginning
-                (OUT_OF_RANGE).
+            CursorReset: raised by the iteration: the stream does not reach back to where it begins (EXPIRED),
+                or the cursor is of another history.
         """
         request = read_pb2.ListEventsRequest(filter=filter_message(filters), after=after)
         if since is not None:

@@ -20,7 +20,7 @@ class EventList:
     async def __aiter__(self) -> AsyncIterator[ReceivedEvent]:
         """
         Raises:
-            RequestError: the server refused a page; see ``Client.list_events``.
+            ArgumentInvalid, CursorReset, Unavailable: see ``Client.list_events``.
         """
         async for page in self.pages():
             for event in page:
@@ -30,7 +30,7 @@ class EventList:
         """Pages; one may be empty. The cursor of each is the place up to which everything was examined.
 
         Raises:
-            RequestError: the server refused a page; see ``Client.list_events``.
+            ArgumentInvalid, CursorReset, Unavailable: see ``Client.list_events``.
         """
         request = read_pb2.ListEventsRequest()
         request.CopyFrom(self._request)

@@ -59,6 +59,7 @@ class FellBehind:
     """The live edge is lost: what follows is read back from the stream."""
 
     reason: str
+    source: SourcePosition
 
 
 @dataclass(frozen=True, slots=True)

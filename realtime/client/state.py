@@ -111,7 +111,9 @@ class State:
             return self._if_all(said.CaughtUp(self.source))
         elif kind == "fell_behind":
             self.is_caught_up = False
-            return self._if_all(said.FellBehind(frame.fell_behind.reason))
+            if frame.fell_behind.HasField("source"):
+                self.source = frame.fell_behind.source
+            return self._if_all(said.FellBehind(frame.fell_behind.reason, self.source))
         elif kind == "auth_expiring":
             return self._if_all(said.AuthExpiring(frame.auth_expiring.expires_at))
         return ()

@@ -1,4 +1,4 @@
-"""The client with callers that may see a part, tokens that end, and filters of verbs and changed fields."""
+"""The client with callers that may see a part, tokens that end, filters of verbs, and messages that are gone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from realtime.client import Client, ReceivedEvent, ScopeChanged, earliest
-from realtime.errors import RealtimeError
+from realtime.client import Client, GapPassed, ReceivedEvent, ScopeChanged, earliest
+from realtime.errors import Gap, RealtimeError
 from tests.fixtures.eventually import eventually
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_writer import Change, StreamWriter, new_id
@@ -30,7 +30,7 @@ async def test_a_token_is_renewed_on_the_stream_before_it_ends(
         return tokens.pop()
 
     async with (
-        server(nats_server.url, rules, auth_warning_s=2) as address,
+        server(nats_server.url, ruled_by=rules, auth_warning_s=2) as address,
         Client(address, token=provider) as client,
         client.subscribe() as subscription,
     ):
@@ -46,7 +46,7 @@ async def test_a_token_is_renewed_on_the_stream_before_it_ends(
 
 async def test_who_is_not_known_is_refused(nats_server: NatsServer, writer: StreamWriter) -> None:
     rules = policy.RuledPolicy(known=auth.Scope())
-    async with server(nats_server.url, rules) as address:
+    async with server(nats_server.url, ruled_by=rules) as address:
         for token in (None, "stranger"):
             async with Client(address, token=token) as client:
                 with pytest.raises(RealtimeError, match="nobody has the token"):
@@ -63,7 +63,7 @@ async def test_a_workspace_that_is_lost_is_said_and_the_rest_goes_on(
     kept, lost = new_id(), new_id()
     rules = policy.RuledPolicy(a=auth.Scope(workspaces=frozenset((kept, lost))))
     async with (
-        server(nats_server.url, rules) as address,
+        server(nats_server.url, ruled_by=rules) as address,
         Client(address, token="a") as client,
         client.subscribe(workspaces=[kept, lost], signals=True) as subscription,
     ):
@@ -93,3 +93,23 @@ async def test_verbs(nats_server: NatsServer, writer: StreamWriter) -> None:
         async for event in subscription:
             assert event.sequence == stored[2].sequence
             break
+
+
+async def test_messages_that_are_gone(nats_server: NatsServer, writer: StreamWriter) -> None:
+    await writer.commit_each(Change() for _ in range(6))
+    await writer.remove(3)
+    await writer.remove(4)
+    async with server(nats_server.url) as address, Client(address) as client:
+        async with client.subscribe(start=earliest(), on_gap="continue") as subscription:
+            got: list[object] = []
+            async with asyncio.timeout(15):
+                async for item in subscription:
+                    got.append(item.sequence if isinstance(item, ReceivedEvent) else item)
+                    if got[-1] == 6:
+                        break
+            assert got == [1, 2, GapPassed(2, 4), 5, 6]
+        async with client.subscribe(start=earliest()) as plain:
+            with pytest.raises(Gap) as caught:
+                async for _ in plain:
+                    pass
+            assert (caught.value.after, caught.value.through) == (2, 4)

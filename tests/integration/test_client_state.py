@@ -25,7 +25,7 @@ from realtime.client import (
     snapshot,
 )
 from realtime.cursor import Cursor
-from realtime.errors import ArgumentInvalid
+from realtime.errors import ArgumentInvalid, CursorReset
 from tests.fixtures.bridge import running
 from tests.fixtures.churn import churning
 from tests.fixtures.eventually import eventually
@@ -168,6 +168,16 @@ async def test_a_list_has_all_pages_and_cursors_to_go_on_after(client: Client, w
         async for event in subscription:
             assert event.sequence == rest[0]
             break
+
+
+async def test_a_list_that_begins_before_what_is_left(client: Client, writer: StreamWriter) -> None:
+    await writer.commit_each(Change() for _ in range(5))
+    first = await anext(aiter(client.list_events()))
+    await writer.api("STREAM.PURGE.ZEPHYR", {"seq": 4})
+    with pytest.raises(CursorReset) as caught:
+        _ = [event async for event in client.list_events(after=first.cursor)]
+    assert caught.value.reason == "EXPIRED"
+    assert caught.value.mend
 
 
 async def test_times_bound_a_list_and_begin_a_subscription(client: Client, writer: StreamWriter) -> None:
