@@ -14,11 +14,18 @@ def hand_over_items(subscriber: Subscriber, items: Sequence[Item], memberships: 
     """Offers what matches, and says what was examined. False when there was no room for all: the rest is to be
     read again after ``examined``."""
     wanted = subscriber.filter
+    has_room = True
+    has_put = False
     for item in items:
-        if wanted.matches(item[0], memberships) and not subscriber.offer(item):
-            return False
+        if wanted.matches(item[0], memberships):
+            has_room = subscriber.put(item)
+            if not has_room:
+                break
+            has_put = True
         subscriber.examine(item[1])
-    return True
+    if has_put:
+        subscriber.notify()
+    return has_room
 
 
 def hand_over_entries(
@@ -27,13 +34,19 @@ def hand_over_entries(
     """The same of entries that follow ``examined``, as far as ``through``."""
     wanted = subscriber.filter
     point = subscriber.examined
+    has_room = True
+    has_put = False
     for entry in entries:
         if entry.sequence > through:
             break
         following = point.after(entry)
-        if wanted.matches(entry, memberships) and not subscriber.offer((entry, following)):
-            subscriber.examine(point)
-            return False
+        if wanted.matches(entry, memberships):
+            has_room = subscriber.put((entry, following))
+            if not has_room:
+                break
+            has_put = True
         point = following
     subscriber.examine(point)
-    return True
+    if has_put:
+        subscriber.notify()
+    return has_room

@@ -168,7 +168,15 @@ class Subscriber:
             self.say(FellBehind(reason=reason), in_turn=False)
 
     def offer(self, item: Item) -> bool:
-        """Takes an entry that was read back, if there is room. An empty mailbox takes one of any size."""
+        """``put``, and says so at once."""
+        if not self.put(item):
+            return False
+        self.notify()
+        return True
+
+    def put(self, item: Item) -> bool:
+        """Takes an entry that was read back, if there is room. An empty mailbox takes one of any size. Who put
+        calls ``notify`` when a run of them is through."""
         entry, point = item
         frame = entry.frame if self.terms.mask is None else self.terms.mask.frame(entry)
         size = len(frame)
@@ -181,7 +189,6 @@ class Subscriber:
             return False
         self._own.append((entry, point, frame))
         self._charge(size)
-        self.notify()
         return True
 
     async def room(self) -> None:
