@@ -329,6 +329,11 @@ class Subscriber:
 
     def _cut(self, items: Sequence[Framed], following: Framed | None) -> EventsFrame:
         """A frame of one's own: up to the next control frame's turn, and as far as the credit goes."""
+        if not self._controls:
+            # Nearly always: what fits into a frame is looked at, and not all that waits.
+            frame = cut_frame(self.epoch, items, 0, self.sent, self.examined, following, self._lsn)
+            if self.credit.covers(frame.events, frame.size, frame.last_size):
+                return frame
         place = self._controls[0][0] if self._controls else _LAST
         count = size = 0
         for entry, _, data in items:
