@@ -26,7 +26,7 @@ from realtime.point import Point
 from realtime.subscriber import Subscriber
 
 _RING_BATCH = 256
-_SLICE = 128
+_SLICE = 64
 """Entries that are handed over in one turn of the loop: about a millisecond of work in plain Python, half of
 it compiled."""
 _LONG_WAY = 8192

@@ -11,17 +11,25 @@ from realtime.subscriber import Subscriber
 
 
 def hand_over_items(subscriber: Subscriber, items: Sequence[Item], memberships: Memberships) -> bool:
-    """Offers what matches, tells where messages were removed, and says what was examined. False when there was no room for all: the rest is to be
-    read again after ``examined``."""
+    """Offers what matches, tells where messages were removed, and says what was examined. False when there
+    was no room for all: the rest is to be read again after ``examined``."""
     wanted = subscriber.filter
+    has_room = True
+    has_put = False
     for item in items:
         after, sequence = subscriber.examined.sequence, item[0].sequence
         if sequence > after + 1 and not subscriber.gap(after, sequence - 1):
-            return False
-        if wanted.matches(item[0], memberships) and not subscriber.offer(item):
-            return False
+            has_room = False
+            break
+        if wanted.matches(item[0], memberships):
+            has_room = subscriber.put(item)
+            if not has_room:
+                break
+            has_put = True
         subscriber.examine(item[1])
-    return True
+    if has_put:
+        subscriber.notify()
+    return has_room
 
 
 def hand_over_entries(
@@ -30,16 +38,22 @@ def hand_over_entries(
     """The same of entries that follow ``examined``, as far as ``through``."""
     wanted = subscriber.filter
     point = subscriber.examined
+    has_room = True
+    has_put = False
     for entry in entries:
         if entry.sequence > through:
             break
         if entry.sequence > point.sequence + 1 and not subscriber.gap(point.sequence, entry.sequence - 1):
-            subscriber.examine(point)
-            return False
+            has_room = False
+            break
         following = point.after(entry)
-        if wanted.matches(entry, memberships) and not subscriber.offer((entry, following)):
-            subscriber.examine(point)
-            return False
+        if wanted.matches(entry, memberships):
+            has_room = subscriber.put((entry, following))
+            if not has_room:
+                break
+            has_put = True
         point = following
     subscriber.examine(point)
-    return True
+    if has_put:
+        subscriber.notify()
+    return has_room

@@ -186,7 +186,15 @@ class Subscriber:
         self.lagging.set()
 
     def offer(self, item: Item) -> bool:
-        """Takes an entry that was read back, if there is room. An empty mailbox takes one of any size."""
+        """``put``, and says so at once."""
+        if not self.put(item):
+            return False
+        self.notify()
+        return True
+
+    def put(self, item: Item) -> bool:
+        """Takes an entry that was read back, if there is room. An empty mailbox takes one of any size. Who put
+        calls ``notify`` when a run of them is through."""
         entry, point = item
         frame = entry.frame if self.terms.mask is None else self.terms.mask.frame(entry)
         size = len(frame)
@@ -199,7 +207,6 @@ class Subscriber:
             return False
         self._own.append((entry, point, frame))
         self._charge(size)
-        self.notify()
         return True
 
     def gap(self, after: int, through: int) -> bool:
@@ -397,6 +404,11 @@ class Subscriber:
 
     def _cut(self, items: Sequence[Framed], following: Framed | None) -> EventsFrame:
         """A frame of one's own: up to the next control frame's turn, and as far as the credit goes."""
+        if not self._controls:
+            # Nearly always: what fits into a frame is looked at, and not all that waits.
+            frame = cut_frame(self.epoch, items, 0, self.sent, self.examined, following, self._lsn)
+            if self.credit.covers(frame.events, frame.size, frame.last_size):
+                return frame
         place = self._controls[0][0] if self._controls else _LAST
         count = size = 0
         for entry, _, data in items:

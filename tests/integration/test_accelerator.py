@@ -32,7 +32,7 @@ SAME_FOR_BOTH = (
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if name != "ZEPHYR_ACCELERATOR"} | environment
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=580, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def _built() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_built")
 def test_the_same_tests_hold_for_the_compiled_modules() -> None:
     done = run(sys.executable, "-m", "pytest", "-q", *SAME_FOR_BOTH, ZEPHYR_ACCELERATOR="require")
@@ -51,7 +51,7 @@ def test_the_same_tests_hold_for_the_compiled_modules() -> None:
     assert " passed" in done.stdout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_built")
 def test_they_are_what_the_command_uses() -> None:
     code = "from zephyr.entry import enable; enable(); import bridge.plan as m, bridge.run as r; print(m.__file__, r.__file__)"

@@ -39,6 +39,7 @@ MODULES = (
     "realtime.subscriber",
     "realtime.hub",
     "realtime.handover",
+    "realtime.services.turns",
 )
 PACKAGES = ("protos", "bridge", "realtime")
 """Where their imports are looked for, when they are compiled."""
