@@ -4,6 +4,15 @@
     ├── loaded.py      rows a second from a loaded WAL; ceiling: reader.py, a bare reader of the same slot
     └── latency.py     from COMMIT to stored, at the steady rate that paced.py keeps
     snapshot.py    the first copy of a table; ceiling: copier.py, a COPY of the same table
+    fanout.py      deliveries a second to many subscribers; ceiling: handler.py, a bare gRPC handler
+    catchup.py     a long past read by one; ceilings: consumer.py, a bare socket, and the same handler
+    idle.py        memory of idle streams beside the handler's, and how soon all are back after a restart
+    match.py       what an event costs beside subscriptions that do not want it
+    handled.py     zephyr bench latency: from COMMIT to the client's handler
+    ├── serving.py     NATS and server of one case; writer.py stores events in the bridge's place
+    ├── client.py      streams that check every frame (skim.py reads it in its bytes, run.py is one subscription)
+    ├── clients.py     those of a round
+    └── program.py     writer, client and handler as processes
     ceiling.py     runs a ceiling as a process
     rounds.py      the case of several rounds; result.py cases as the JSON that programs read
     rig.py         Postgres, NATS and bridge of one case, on folders of their own

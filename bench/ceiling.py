@@ -10,7 +10,13 @@ from pathlib import Path
 from bench.errors import BenchError
 from zephyr.stack.running import package_environment
 
-CEILINGS = {"bridge": "bench.reader", "snapshot": "bench.copier"}
+CEILINGS = {
+    "bridge": "bench.reader",
+    "snapshot": "bench.copier",
+    "fanout": "bench.handler",
+    "catchup": "bench.consumer",
+    "idle": "bench.handler",
+}
 
 
 def source_of(bench: str) -> str:

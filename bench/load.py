@@ -80,6 +80,12 @@ async def fill_notes(dsn: str, rows: int) -> None:
         await connection.execute("CHECKPOINT")
 
 
+async def drop_notes(dsn: str) -> None:
+    """Empties the table: one event."""
+    async with session(dsn) as connection:
+        await connection.execute("TRUNCATE public.notes")
+
+
 async def wal_position(connection: Session) -> int:
     """Where the WAL ends now."""
     cursor = await connection.execute("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint")

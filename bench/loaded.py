@@ -37,13 +37,14 @@ async def measure_loaded(folder: Path, rows: int, rows_per_transaction: int, rou
             done.append(each)
             say(
                 f"loaded: round {number}/{rounds}: {each.events} of {rows} events stored,"
-                f" {each.rows_per_s:,.0f} rows/s; reader {reader:,.0f} rows/s"
+                f" {each.per_s:,.0f} rows/s; reader {reader:,.0f} rows/s"
             )
         parameters = {
             "case": "loaded",
             "rows": rows,
             "rows_per_transaction": rows_per_transaction,
             "row_bytes": ROW_BYTES,
+            "fenced": True,
             "updates": UPDATES,
             **await rig.settings(),
         }
@@ -77,8 +78,8 @@ async def _bridge(rig: Rig, rows: int, end_lsn: int, reader_rows_per_s: float) -
         return Round(
             events=stored,
             holds=stored == rows and in_order,
-            rows_per_s=rows / seconds if seconds else 0.0,
-            reader_rows_per_s=reader_rows_per_s,
+            per_s=rows / seconds if seconds else 0.0,
+            ceiling_per_s=reader_rows_per_s,
             cpu_seconds=spent,
             peak_memory_bytes=peaks,
         )

@@ -78,10 +78,13 @@ async def write_paced(dsn: str, per_second: int, seconds: float) -> Written:
 
 def writer_of(subject: str) -> tuple[int, int] | None:
     """Who wrote the note that an event's subject names, and as which; None for another event."""
-    entity = subject.split(".")[4].split("-")
-    if len(entity) != 5 or subject.split(".")[3] != "note":
-        return None
-    return int(entity[3][1:]), int(entity[4])
+    return writer_of_note(subject.split(".")[4]) if subject.split(".")[3] == "note" else None
+
+
+def writer_of_note(note: str) -> tuple[int, int] | None:
+    """The same of a note's id."""
+    parts = note.split("-")
+    return (int(parts[3][1:]), int(parts[4])) if len(parts) == 5 else None
 
 
 async def _write(

@@ -38,9 +38,15 @@ async def measure_snapshot(folder: Path, rows: int, rounds: int, say: Callable[[
             done.append(each)
             say(
                 f"snapshot: round {number}/{rounds}: {each.events} events of {rows} rows stored,"
-                f" {each.rows_per_s:,.0f} rows/s; COPY {reader:,.0f} rows/s"
+                f" {each.per_s:,.0f} rows/s; COPY {reader:,.0f} rows/s"
             )
-        parameters = {"case": "snapshot", "rows": rows, "row_bytes": ROW_BYTES, **await rig.settings()}
+        parameters = {
+            "case": "snapshot",
+            "rows": rows,
+            "row_bytes": ROW_BYTES,
+            "fenced": True,
+            **await rig.settings(),
+        }
         return Result("snapshot", [case_of(parameters, done)])
 
 
@@ -63,8 +69,8 @@ async def _bridge(rig: Rig, rows: int, reader_rows_per_s: float) -> Round:
             events=events,
             # Each row once, and nothing else: as many events as rows, and each of another entity.
             holds=events == entities == rows,
-            rows_per_s=rows / (await running.stream.last_event_at() - started),
-            reader_rows_per_s=reader_rows_per_s,
+            per_s=rows / (await running.stream.last_event_at() - started),
+            ceiling_per_s=reader_rows_per_s,
             cpu_seconds=spent,
             peak_memory_bytes=peaks,
         )

@@ -63,6 +63,10 @@ class StreamWatch:
         message = await self._message({"last_by_subj": EVENTS})
         return datetime.fromisoformat(str(message["time"])).timestamp()
 
+    async def last_event_sequence(self) -> int:
+        """The sequence of the last event."""
+        return int((await self._message({"last_by_subj": EVENTS}))["seq"])
+
     async def last_sequence(self) -> int:
         """The sequence of the last message."""
         return int((await self._ask(f"STREAM.INFO.{self._stream}", {}))["state"]["last_seq"])
@@ -104,6 +108,18 @@ class StreamWatch:
             return await self.marked_lsn() >= lsn
 
         await self.until(is_marked, what)
+
+    async def until_events(self, events: int, what: str) -> None:
+        """Returns once so many events are stored.
+
+        Raises:
+            BenchError: as ``until``.
+        """
+
+        async def are_stored() -> bool:
+            return await self.events() >= events
+
+        await self.until(are_stored, what)
 
     async def read(self, after: int) -> AsyncIterator[Stored]:
         """The events behind a sequence, to the stream's end. Nobody may write meanwhile but marks.

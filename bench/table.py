@@ -12,6 +12,12 @@ _NAMED = {
     "rows_per_transaction": "{:,} a transaction",
     "transactions_per_second": "{:,} transactions/s",
     "since": "since {}",
+    "subscriptions": "{:,} that do not match",
+    "streams": "{:,} streams",
+    "beside": "beside a {}",
+    "stored_events": "{:,} stored events",
+    "subscribers": "{:,} subscribers",
+    "client": "client: {}",
 }
 
 
@@ -32,7 +38,8 @@ def _found(case: Case) -> str:
     lines = [f"[bold]{case.value:,.1f} {case.unit}[/bold]"]
     if case.ceiling is not None and case.ratios:
         low, high = min(case.ratios), max(case.ratios)
-        lines.append(f"ceiling {case.ceiling:,.0f}, ratio {case.ratio:.2f} ({low:.2f} to {high:.2f})")
+        ceiling = f"{case.ceiling:,.0f}" if case.ceiling >= 1000 else f"{case.ceiling:,.1f}"
+        lines.append(f"ceiling {ceiling}, ratio {case.ratio:.2f} ({low:.2f} to {high:.2f})")
     if case.latency_ms:
         lines.append("ms: " + ", ".join(f"{name} {value:.1f}" for name, value in case.latency_ms.items()))
     if case.parameters.get("rate_reached") is False:
@@ -43,5 +50,5 @@ def _found(case: Case) -> str:
     peaks = (f"{name} {size / 2**20:.0f}" for name, size in case.peak_memory_bytes.items())
     lines.append("peak MiB: " + ", ".join(peaks))
     if not case.holds:
-        lines.append("[bold red]what was stored is not what was written[/bold red]")
+        lines.append("[bold red]what was counted is not what was written[/bold red]")
     return "\n".join(lines)

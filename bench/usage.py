@@ -35,11 +35,20 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_memory_bytes(pid: int) -> int:
     """The most memory that the process itself ever had resident (VmHWM); 0 when it is gone."""
+    return _status_bytes(pid, "VmHWM:")
+
+
+def memory_bytes(pid: int) -> int:
+    """The memory that the process itself has resident now (VmRSS); 0 when it is gone."""
+    return _status_bytes(pid, "VmRSS:")
+
+
+def _status_bytes(pid: int, name: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
-    found = next((line for line in lines if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+    found = next((line for line in lines if line.startswith(name)), "none: 0 kB")
     return int(found.split()[1]) * 1024
 
 

@@ -11,10 +11,11 @@ from functools import lru_cache
 from typing import Final
 
 from bridge.errors import EventTooLarge
-from bridge.mapping import TableMapping, schema_name
+from bridge.mapping import TableMapping
 from bridge.outgoing import Moment, Outgoing
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
+from protos.schema_name import schema_name
 from protos.wire import delimited, varint
 
 # Final, so that compiled code has them at hand: what is looked up in a module costs more than a join.

@@ -18,11 +18,11 @@ from bridge.envelope import Envelope
 from bridge.errors import EventRejected
 from bridge.fields import Emitter, emitter
 from bridge.fit import ALWAYS_TOKENS, FittedTable
-from bridge.mapping import schema_name
 from bridge.outgoing import Moment, Outgoing
 from bridge.versions import version_of
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
+from protos.schema_name import schema_name
 
 # The WAL keeps the row as it was written: correcting it later does not change that.
 ROW_MEND = "correct the mapping (docs/mapping.md), or correct the row and begin anew: zephyr bridge new-epoch"

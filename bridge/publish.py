@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -54,9 +54,15 @@ class Publisher:
     """The writer of one term."""
 
     def __init__(
-        self, jetstream: JetStream, state: StreamState, source: Source, mark_interval_s: float = 0
+        self,
+        jetstream: JetStream,
+        state: StreamState,
+        source: Source,
+        mark_interval_s: float = 0,
+        look_again: Callable[[], Awaitable[Source]] | None = None,
     ) -> None:
         self._interval_ms = int(mark_interval_s * 1000)
+        self._look_again = look_again
         self._jetstream = jetstream
         self._state = state
         self._source = source
@@ -109,7 +115,14 @@ class Publisher:
                 "begin a new epoch with: zephyr bridge new-epoch",
             )
         mark = _read_mark(last, PositionMark())
-        self._check_source(mark)
+        try:
+            self._check_source(mark)
+        except EpochLost:
+            if self._look_again is None:
+                raise
+            # Who leads with another slot may have read and marked further since we looked at the source.
+            self._source = await self._look_again()
+            self._check_source(mark)
         self._position_mark.found(last.sequence)
         self._last_term = mark.term
         return mark

@@ -17,6 +17,8 @@ from bridge.outbox import Outbox, Unit
 from bridge.publish import Publisher
 from protos.events.v1.rejected_pb2 import DeadLetter
 
+_ASKED_EVERY_S = 0.02
+"""Marks that are asked for are written no more often, whoever asks."""
 _MARK_EVERY_MESSAGES = 1000
 """What is confirmed stays behind what is stored by at most so many messages, and a unit."""
 
@@ -47,6 +49,11 @@ class Sender:
         self._wal_time_us = 0
         self._marked_time_us = 0
         self._marked_lsn = -1
+        self._asked_lsn = -2
+
+    def mark_soon(self, lsn: int) -> None:
+        """Somebody waits for a mark that says that the source was read past ``lsn``."""
+        self._asked_lsn = max(self._asked_lsn, lsn)
 
     async def run(self) -> None:
         """Sends until the outbox is closed and empty.
@@ -56,7 +63,7 @@ class Sender:
         """
         outbox = self._outbox
         while True:
-            await outbox.filled(self._mark_interval_s)
+            await outbox.filled(_ASKED_EVERY_S if self._is_asked else self._mark_interval_s)
             await self._store(outbox.take())
             # In a transaction as well: one that stalls, or is only skipped, must not let the marks age.
             await self._mark_if_due()
@@ -104,9 +111,16 @@ class Sender:
             await publisher.renew_owner()
         # What has not moved since needs no other mark; the source's clock moves while it is heard.
         is_new = self.stored_lsn != self._marked_lsn or self._wal_time_us != self._marked_time_us
-        due = is_new and publisher.seconds_since_mark >= self._mark_interval_s
+        is_asked = self._is_asked and self.stored_lsn > self._asked_lsn
+        interval_s = _ASKED_EVERY_S if is_asked else self._mark_interval_s
+        due = is_new and publisher.seconds_since_mark >= interval_s
         if due or publisher.position_due() or publisher.messages_since_mark >= _MARK_EVERY_MESSAGES:
             await self._mark()
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether somebody waits for a mark. One that was written before it was asked for says nothing of it."""
+        return self._asked_lsn >= self._marked_lsn
 
     async def _mark(self) -> None:
         """Marks what is stored."""

@@ -54,7 +54,9 @@ async def open_target(stack: AsyncExitStack, settings: BridgeSettings, origin: O
     await jetstream.open()
     state = await _open_stream(jetstream, settings, origin.slot)
     jetstream.allows_runs = state.allows_runs
-    publisher = Publisher(jetstream, state, origin.source, settings.mark_interval_s)
+    publisher = Publisher(
+        jetstream, state, origin.source, settings.mark_interval_s, origin.replication.identify
+    )
     if state.last_sequence == 0:
         await publisher.write_first_position()
     check_slot(settings.slot, origin.slot, await publisher.read_mark())

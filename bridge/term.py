@@ -219,6 +219,8 @@ class TermOpener:
         def heard(message: LogicalMessage) -> None:
             self._heartbeat.heard(message)
             backfiller.window.heard(message)
+            if message.prefix == fmt.PROGRESS:
+                pump.sender.mark_soon(message.lsn)
 
         pump.sequencer.on_message = heard
         feedback = Feedback(origin.replication, ledger, settings.mark_interval_s, sender_timeout_s)

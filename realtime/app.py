@@ -19,6 +19,9 @@ from grpc_reflection.v1alpha import reflection
 from nats.aio.client import Client as NatsClient
 
 from protos.events.v1 import read_pb2, read_pb2_grpc, stream_pb2
+from realtime.auth.load import load_policy
+from realtime.auth.policy import Policy
+from realtime.auth.read_access import ReadAccess
 from realtime.cache import RedisCache
 from realtime.catchup import CatchUp
 from realtime.database import Database
@@ -29,9 +32,10 @@ from realtime.projection import project
 from realtime.projector import Projector
 from realtime.services.list_events import ListEvents
 from realtime.services.read import ReadService
-from realtime.services.stream import StreamService
+from realtime.services.stream_service import StreamService
 from realtime.settings import ServerSettings
 from realtime.source import Source
+from realtime.states_postgres import PostgresStates
 from realtime.subscription import Feed
 
 log = structlog.get_logger("server")
@@ -55,10 +59,11 @@ _SERVICES = (
 
 
 class Server:
-    """One server process. ``run`` serves until ``stop`` is called."""
+    """One server process. ``run`` serves until ``stop`` is called. Without a ``policy`` the settings name it."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, policy: Policy | None = None) -> None:
         self._settings = settings
+        self._policy = policy or load_policy(settings.policy)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -82,18 +87,34 @@ class Server:
             connection = await _connect(settings.nats_url, listener.connection_lost)
             stack.push_async_callback(connection.close)
 
+            # A connection of its own for what lies behind: what is live must not stand in line for it.
+            past = await _connect(settings.nats_url, lambda: None, "zephyr-server-past")
+            stack.push_async_callback(past.close)
+
             hub = Hub(HubLimits(ring_entries=settings.ring_entries, ring_bytes=settings.ring_bytes))
             reader = StreamReader(connection, settings.stream)
             source = Source(reader, hub, preload=settings.ring_entries // 4)
             listener.source = source
-            feed = Feed(hub, source, reader, CatchUp(hub, reader))
-            streams = StreamService(feed, settings.kinds)
+            feed = Feed(
+                hub,
+                source,
+                reader,
+                CatchUp(hub, StreamReader(past, settings.stream)),
+                PostgresStates(database),
+            )
+            streams = StreamService(
+                feed, settings.kinds, policy=self._policy, auth_warning_s=settings.auth_warning_s
+            )
+            # The hub's memberships are others in another epoch.
+            access = ReadAccess(self._policy, lambda user: hub.memberships.workspaces_of(user))  # noqa: PLW0108
             health_servicer = health.aio.HealthServicer()
 
             server = grpc.aio.server(options=_OPTIONS)
             server.add_generic_rpc_handlers((streams.handler(),))
-            read_pb2_grpc.add_ReadServiceServicer_to_server(ReadService(cache, database), server)
-            ListEvents(feed, settings.kinds).register(server)
+            read_pb2_grpc.add_ReadServiceServicer_to_server(
+                ReadService(cache, database, access=access), server
+            )
+            ListEvents(feed, settings.kinds, access).register(server)
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
             reflection.enable_server_reflection(
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
@@ -149,7 +170,7 @@ class _ConnectionListener:
             self.source.connection_lost()
 
 
-async def _connect(url: str, on_lost: Callable[[], None]) -> NatsClient:
+async def _connect(url: str, on_lost: Callable[[], None], name: str = "zephyr-server") -> NatsClient:
     """Connects once for all; later interruptions are mended by nats-py, for as long as it takes."""
 
     async def disconnected() -> None:
@@ -172,7 +193,7 @@ async def _connect(url: str, on_lost: Callable[[], None]) -> NatsClient:
         async with asyncio.timeout(_CONNECT_S):
             await connection.connect(
                 url,
-                name="zephyr-server",
+                name=name,
                 connect_timeout=_CONNECT_S,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,

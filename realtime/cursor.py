@@ -16,30 +16,80 @@ import base64
 import binascii
 import hashlib
 import struct
-from dataclasses import dataclass
+from typing import Final
 
 from realtime.errors import CursorInvalid
 
-_VERSION = 1
-_BODY = struct.Struct(">B10sBBQQ")
-_DIGEST_BYTES = 4
+CURSOR_BYTES: Final = 33
+
+_VERSION: Final = 1
+_BODY: Final = struct.Struct(">B10sBBQQ")
+_HEAD: Final = struct.Struct(">B10sBB")
+_PLACE: Final = struct.Struct(">QQ")
+_DIGEST_BYTES: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
+class CursorWriter:
+    """Encodes cursors of one epoch: what they begin with is digested once."""
+
+    __slots__ = ("_begun", "_head", "epoch")
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self._head = _HEAD.pack(_VERSION, bytes.fromhex(epoch), 1, 0)
+        self._begun = hashlib.blake2s(self._head, digest_size=_DIGEST_BYTES, person=b"zephyrcu")
+
+    def encode(self, sequence: int, timestamp_ns: int) -> bytes:
+        """The cursor after a message."""
+        place = _PLACE.pack(sequence, timestamp_ns)
+        digest = self._begun.copy()
+        digest.update(place)
+        return self._head + place + digest.digest()
+
+
+_writers: Final[dict[str, CursorWriter]] = {}
+_MOST_WRITERS: Final = 4
+"""A process writes cursors of one epoch, and of the next."""
+
+
+def encode_cursor(epoch: str, sequence: int, timestamp_ns: int) -> bytes:
+    """The bytes of a cursor."""
+    writer = _writers.get(epoch)
+    if writer is None:
+        if len(_writers) >= _MOST_WRITERS:
+            _writers.clear()
+        writer = _writers[epoch] = CursorWriter(epoch)
+    return writer.encode(sequence, timestamp_ns)
+
+
 class Cursor:
-    """A point of the stream: exclusive ("after this").
+    """A point of the stream: exclusive ("after this"). A value: never changed.
 
     ``epoch`` is 20 hexadecimal digits, ``timestamp_ns`` the broker's time of the message at
     ``sequence`` in nanoseconds, 0 when no message stands there (before the first one).
     """
 
-    epoch: str
-    sequence: int
-    timestamp_ns: int = 0
+    __slots__ = ("epoch", "sequence", "timestamp_ns")
+
+    def __init__(self, epoch: str, sequence: int, timestamp_ns: int = 0) -> None:
+        self.epoch = epoch
+        self.sequence = sequence
+        self.timestamp_ns = timestamp_ns
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cursor) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"Cursor{self._key()!r}"
+
+    def _key(self) -> tuple[str, int, int]:
+        return self.epoch, self.sequence, self.timestamp_ns
 
     def encode(self) -> bytes:
-        body = _BODY.pack(_VERSION, bytes.fromhex(self.epoch), 1, 0, self.sequence, self.timestamp_ns)
-        return body + _digest(body)
+        return encode_cursor(self.epoch, self.sequence, self.timestamp_ns)
 
     @classmethod
     def decode(cls, data: bytes) -> Cursor:

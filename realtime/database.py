@@ -1,4 +1,4 @@
-"""The latest state of one entity, read from Postgres itself: the source of truth.
+"""Postgres itself, the source of truth: the latest state of one entity, and short reads of others.
 
 A row becomes the same message as the bridge makes of it, field by field, so a reader
 cannot tell where it was read. A few connections are kept, opened when first wanted and
@@ -8,12 +8,12 @@ anew when they broke; waiting, connecting and reading are all bounded in time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, LiteralString
 
 import psycopg
 import structlog
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
@@ -53,11 +53,15 @@ SELECT id::text, email, display_name, version,
 
 _MAX_CONNECTIONS = 4
 _CANCEL_S = 0.5
+_ROWS_A_TURN = 50
+"""Rows are converted in turns with everything else that the loop has to do."""
+_Statement = LiteralString | sql.Composed
+_Parameters = Sequence[Any] | Mapping[str, Any]
 _log = structlog.get_logger(__name__)
 
 
 class Database:
-    """Reads of single rows at ``dsn``; ``timeout_s`` bounds each step of a read, in seconds.
+    """Short reads at ``dsn``; ``timeout_s`` bounds each step of a read, in seconds.
 
     Raises:
         SettingInvalid: the DSN is malformed.
@@ -122,20 +126,17 @@ class Database:
             metadata=metadata,
         )
 
-    async def close(self) -> None:
-        """Closes the connections; those in use when their read ends."""
-        self._is_closed = True
-        places = [self._places.get_nowait() for _ in range(self._places.qsize())]
-        for place in places:
-            await place.clear()
-            self._places.put_nowait(place)
+    async def rows(self, statement: _Statement, parameters: _Parameters = ()) -> list[TupleRow]:
+        """What a statement gives, in a transaction of its own. It is planned for its very parameters.
 
-    async def _row(self, statement: str, entity_id: str) -> Sequence[Any] | None:
+        Raises:
+            Unavailable: Postgres cannot be reached, or does not answer in time.
+        """
         try:
             async with asyncio.timeout(self._timeout_s):
                 place = await self._places.get()
             try:
-                row = await self._row_at(place, statement, entity_id)
+                rows = await self._rows_at(place, statement, parameters)
             except BaseException:
                 # Also when cancelled: a connection in the middle of a statement is of no use to others.
                 await place.clear()
@@ -149,19 +150,31 @@ class Database:
         if self._is_down:
             self._is_down = False
             _log.info("Postgres answers again")
-        return row
+        return rows
 
-    async def _row_at(self, place: _Place, statement: str, entity_id: str) -> Sequence[Any] | None:
+    async def close(self) -> None:
+        """Closes the connections; those in use when their read ends."""
+        self._is_closed = True
+        places = [self._places.get_nowait() for _ in range(self._places.qsize())]
+        for place in places:
+            await place.clear()
+            self._places.put_nowait(place)
+
+    async def _row(self, statement: LiteralString, entity_id: str) -> TupleRow | None:
+        rows = await self.rows(statement, (entity_id,))
+        return rows[0] if rows else None
+
+    async def _rows_at(self, place: _Place, statement: _Statement, parameters: _Parameters) -> list[TupleRow]:
         if place.connection is not None:
             try:
-                return await self._fetch(place.connection, statement, entity_id)
+                return await self._fetch(place.connection, statement, parameters)
             except psycopg.OperationalError:
                 if not place.connection.closed:
                     raise
                 # It was kept while the server was restarted: a new one is tried once.
                 await place.clear()
         place.connection = await self._connect()
-        return await self._fetch(place.connection, statement, entity_id)
+        return await self._fetch(place.connection, statement, parameters)
 
     async def _connect(self) -> AsyncConnection[TupleRow]:
         async with asyncio.timeout(self._timeout_s):
@@ -170,13 +183,18 @@ class Database:
             )
 
     async def _fetch(
-        self, connection: AsyncConnection[TupleRow], statement: str, entity_id: str
-    ) -> TupleRow | None:
+        self, connection: AsyncConnection[TupleRow], statement: _Statement, parameters: _Parameters
+    ) -> list[TupleRow]:
         # The inner limit lets psycopg cancel the statement in the server; the outer one ends
         # that too, for a server that hangs.
         async with asyncio.timeout(self._timeout_s + _CANCEL_S), asyncio.timeout(self._timeout_s):
-            cursor = await connection.execute(statement, (entity_id,))
-            return await cursor.fetchone()
+            prepare = None if isinstance(statement, str) else False
+            cursor = await connection.execute(statement, parameters, prepare=prepare)
+            rows: list[TupleRow] = []
+            while found := await cursor.fetchmany(_ROWS_A_TURN):
+                rows += found
+                await asyncio.sleep(0)
+            return rows
 
     def _unavailable(self, exc: Exception) -> Unavailable:
         """The one translation of psycopg's errors. The cause with its addresses goes to the log alone."""

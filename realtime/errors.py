@@ -5,11 +5,15 @@
     ├── SourceUnavailable   the broker or the stream cannot be reached
     ├── StreamInvalid       the stream is not one that the bridge made
     ├── StoreUnavailable    Postgres or Redis cannot be reached
+    ├── PolicyFailed        (server) a policy broke: told as INTERNAL
     ├── CoverageBroken      (client) the frames of a subscription have a gap
+    ├── Gap                 (client) messages are gone from the stream, and were not seen
     └── RequestError        a caller asked for what cannot be given; has a gRPC status
         ├── ArgumentInvalid     a field of the request is malformed
         │   └── CursorInvalid   the cursor is malformed or was tampered with
         ├── CursorReset         the position cannot be served (expired, another epoch, rewritten)
+        ├── Unauthenticated     the caller is not known, or its authorization has ended
+        ├── PermissionDenied    the caller may not see what was asked for
         │   └── PastGone        a list begins before what the stream still holds
         ├── NotFound            there is no such entity
         ├── LimitExceeded       too many or too much
@@ -61,8 +65,24 @@ class StoreUnavailable(RealtimeError):
     exit_code = 3
 
 
+class PolicyFailed(RealtimeError):
+    """A policy broke; what it was asked about ends with INTERNAL."""
+
+
 class CoverageBroken(RealtimeError):
     """The frames of a subscription have a gap: a fault of the server, never skipped in silence."""
+
+
+class Gap(RealtimeError):
+    """Messages after ``after`` up to ``through`` are gone from the stream, and were not seen."""
+
+    def __init__(self, after: int, through: int) -> None:
+        super().__init__(
+            f"messages after {after} up to {through} are gone from the stream",
+            "fetch the state anew, or subscribe with on_gap='continue'",
+        )
+        self.after = after
+        self.through = through
 
 
 class RequestError(RealtimeError):
@@ -103,14 +123,34 @@ class CursorInvalid(ArgumentInvalid):
 
 
 class CursorReset(RequestError):
-    """The position cannot be served; ``reason`` is EXPIRED, EPOCH_CHANGED or HISTORY_REWRITTEN."""
+    """The position cannot be served; ``reason`` is EXPIRED, EPOCH_CHANGED or HISTORY_REWRITTEN.
+
+    Raised by the client it has the earliest cursor that can be served, where the server knew it, and
+    what to do: FETCH_STATE or GIVE_UP.
+    """
 
     exit_code = 6
     code = codes.ERROR_CODE_FAILED_PRECONDITION
+    earliest_cursor = b""
+    action = ""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message, "fetch the state anew, then begin at the earliest cursor or live")
         self.reason = reason
+
+
+class Unauthenticated(RequestError):
+    """The caller is not known, or its authorization has ended."""
+
+    code = codes.ERROR_CODE_UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(RequestError):
+    """The caller is known and may not see what was asked for."""
+
+    code = codes.ERROR_CODE_PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
 
 
 class PastGone(CursorReset):

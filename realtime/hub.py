@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,10 +18,10 @@ from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
-from protos.events.v1.stream_pb2 import SourcePosition
+from protos.events.v1.stream_pb2 import FellBehind, SourcePosition
 from realtime.entry import Entry
 from realtime.errors import CursorReset
-from realtime.filters import USER_KIND, Key
+from realtime.filters import USER_KIND, Filter, Key
 from realtime.history import History
 from realtime.lane import Lane, LaneKey
 from realtime.memberships import Memberships
@@ -80,7 +80,7 @@ class Hub:
         self._held: list[Entry] = []
         self._held_bytes = 0
         self._is_open = False
-        self._moved = asyncio.Event()
+        self._moved: asyncio.Event | None = None
         self._reset: asyncio.Future[CursorReset] | None = None
 
     def begin(self, epoch: str, start: Point, memberships: Iterable[Entry] = ()) -> None:
@@ -94,6 +94,7 @@ class Hub:
         self.head_timestamp_ns = start.timestamp_ns
         self.history = History(start, self._limits.ring_entries, self._limits.ring_bytes)
         self.memberships = Memberships()
+        self.source = SourcePosition()  # a place in another source's log says nothing of this one's
         for entry in memberships:
             self.memberships.begin((entry,))
             self.memberships.end((entry,))
@@ -155,6 +156,19 @@ class Hub:
             subscriber.leave()
             self._drop_if_empty(subscriber)
 
+    def narrow(self, subscriber: Subscriber, wanted: Filter) -> None:
+        """Gives a subscription a filter that admits less than its own, without a gap or a repetition: it moves
+        to another lane at the same point, or goes on with its catch-up."""
+        was_live = subscriber.is_live
+        self.detach(subscriber)
+        subscriber.narrow(wanted, self.memberships)
+        if not was_live or subscriber.is_closed:
+            return
+        if subscriber.examined == self.position:
+            self.attach(subscriber)
+        else:
+            subscriber.say(FellBehind(reason="scope changed"), in_turn=False)
+
     def _drop_if_empty(self, subscriber: Subscriber) -> None:
         lane = self._lanes[subscriber.lane_key]
         if lane.members:
@@ -168,6 +182,8 @@ class Hub:
     async def reached(self, sequence: int) -> None:
         """Waits until everything up to ``sequence`` was released."""
         while self.position.sequence < sequence:
+            if self._moved is None:
+                self._moved = asyncio.Event()
             await self._moved.wait()
 
     @property
@@ -195,12 +211,16 @@ class Hub:
         self.memberships.begin(held)
         before = self.position
         for entry in held:
+            if entry.sequence > before.sequence + 1:
+                self._tell_gap(before.sequence, entry.sequence - 1)
             point = before.after(entry)
             self.history.append(entry, point)
             if entry.subject is None:
                 self._read_mark(entry)
             else:
                 for lane in self._matching(entry, entry.subject):
+                    if lane.is_selective and not self._admits(lane, entry):
+                        continue
                     for slow in lane.make_room(len(entry.frame)):
                         slow.fall_behind("mailbox full", self.source_position())
                         self._drop_if_empty(slow)
@@ -212,28 +232,47 @@ class Hub:
         self.position = before
         self._wake()
 
+    def _tell_gap(self, after: int, through: int) -> None:
+        """Messages were removed singly: that concerns everybody, and is rare."""
+        for lane in list(self._lanes.values()):
+            for member in list(lane.members):
+                if not member.gap(after, through):
+                    member.fall_behind("mailbox full")
+                    self._drop_if_empty(member)
+
     def _matching(self, entry: Entry, subject: fmt.Subject) -> list[Lane]:
         """Which lanes get the entry, each once: the work depends on the matches alone."""
         found: dict[Lane, None] = {}
         if entry.verb == fmt.TRUNCATED:
-            for kind in (subject.kind, None):
-                found.update(self._by_kind.get(kind, {}))
+            for each in (subject.kind, None):
+                found.update(self._by_kind.get(each, {}))
             return list(found)
-        for key in self._keys(subject):
-            bucket = self._index.get(key)
-            if bucket:
-                found.update(bucket)
+        kind, entity = subject.kind, subject.entity
+        workspaces: list[str | None] = [None, subject.workspace]
+        if kind == USER_KIND:
+            workspaces.extend(self.memberships.workspaces_of(entity))
+        index = self._index
+        for workspace in workspaces:
+            for key in (
+                (workspace, kind, entity),
+                (workspace, kind, None),
+                (workspace, None, entity),
+                (workspace, None, None),
+            ):
+                bucket = index.get(key)
+                if bucket:
+                    found.update(bucket)
         return list(found)
 
-    def _keys(self, subject: fmt.Subject) -> Iterator[Key]:
-        workspaces: list[str | None] = [None, subject.workspace]
-        if subject.kind == USER_KIND:
-            workspaces.extend(self.memberships.workspaces_of(subject.entity))
-        for workspace in workspaces:
-            yield workspace, subject.kind, subject.entity
-            yield workspace, subject.kind, None
-            yield workspace, None, subject.entity
-            yield workspace, None, None
+    def _admits(self, lane: Lane, entry: Entry) -> bool:
+        """What the lane's filter says beside its keys; one that fails ends the lane's subscriptions alone."""
+        try:
+            return lane.filter.admits(entry)
+        except Exception as exc:  # noqa: BLE001  # handed on: each of them raises it
+            for member in list(lane.members):
+                member.fail(exc)
+                self._drop_if_empty(member)
+            return False
 
     def _read_mark(self, entry: Entry) -> None:
         if entry.verb in _SIGNS_OF_LIFE:
@@ -244,6 +283,8 @@ class Hub:
             mark = PositionMark.FromString(entry.payload)
         except DecodeError:
             return  # The bridge refuses to go on over such a mark; here it only says nothing new.
+        if mark.epoch and mark.epoch != self.epoch:
+            return  # An epoch that begins in a stream that was there leaves the older one's marks in it.
         self.source = SourcePosition(
             wal_lsn=mark.wal_lsn,
             wal_time=mark.wal_time,
@@ -263,8 +304,9 @@ class Hub:
         self._is_open = False
 
     def _wake(self) -> None:
-        self._moved.set()
-        self._moved = asyncio.Event()
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
 
 
 def _discard(index: dict[KeyT, dict[Lane, None]], key: KeyT, lane: Lane) -> None:

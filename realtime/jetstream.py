@@ -8,8 +8,6 @@ fast. Source: the NATS documentation, "JetStream wire API reference", and ADR-31
 from __future__ import annotations
 
 import asyncio
-import re
-from calendar import timegm
 from dataclasses import dataclass
 from time import gmtime, strftime
 from typing import Any
@@ -17,18 +15,18 @@ from typing import Any
 import nats.errors
 import orjson
 from nats.aio.client import Client as NatsClient
-from nats.aio.msg import Msg
 
 from protos.events.v1 import stream_format as fmt
-from realtime.entry import Entry, make_entry
+from realtime.entry import Entry
 from realtime.errors import SourceUnavailable, StreamInvalid
+from realtime.page import Page, parse_time_ns
+from realtime.tap import listen
 
 _NO_MESSAGE = 10037
 _STREAM_NOT_FOUND = 10059
-_PAGE_MESSAGES = 512
-_PAGE_BYTES = 4 * 1024 * 1024
+PAGE_MESSAGES = 1024
+PAGE_BYTES = 4 * 1024 * 1024
 _LAST_TIME_NS = 2**63 - 1
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +99,8 @@ class StreamReader:
         self,
         epoch: str,
         after: int,
-        messages: int = _PAGE_MESSAGES,
-        size: int = _PAGE_BYTES,
+        messages: int = PAGE_MESSAGES,
+        size: int = PAGE_BYTES,
         subject: str = "",
     ) -> list[Entry]:
         """The messages after a sequence, in order: at most so many, fewer when they have more bytes. With
@@ -111,41 +109,32 @@ class StreamReader:
         Raises:
             SourceUnavailable: the broker did not answer in time.
         """
+        arrived = asyncio.Event()
+        page = Page(epoch, arrived.set)
         inbox = self.connection.new_inbox()
         body: dict[str, Any] = {"seq": after + 1, "batch": messages, "max_bytes": size}
         if subject:
             body["next_by_subj"] = subject
-        entries: list[Entry] = []
         try:
-            subscription = await self.connection.subscribe(inbox)
+            listening = await listen(self.connection, inbox, page.sink)
             try:
                 await self.connection.publish(
                     f"$JS.API.DIRECT.GET.{self.stream}", orjson.dumps(body), reply=inbox
                 )
-                while True:
-                    message = await subscription.next_msg(timeout=self.timeout_s)
-                    _raise_if_cancelled()
-                    headers = message.headers or {}
-                    sequence = headers.get("Nats-Sequence")
-                    if sequence is None:
-                        break
-                    entries.append(
-                        make_entry(
-                            epoch,
-                            headers["Nats-Subject"],
-                            headers,
-                            message.data,
-                            int(sequence),
-                            parse_time_ns(headers["Nats-Time-Stamp"]),
-                        )
-                    )
+                while not page.is_whole:
+                    arrived.clear()
+                    async with asyncio.timeout(self.timeout_s):
+                        await arrived.wait()
+                    page.read()
             finally:
-                await subscription.unsubscribe()
-        except (nats.errors.Error, OSError) as exc:
+                await listening.close()
+        except (nats.errors.Error, OSError) as exc:  # a timeout is an OSError
             raise SourceUnavailable(
                 f"NATS did not give a page of the stream: {exc or type(exc).__name__}"
             ) from exc
-        return entries
+        if page.failure:
+            raise SourceUnavailable(page.failure)
+        return page.entries
 
     async def api(self, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One call of the JSON API.
@@ -192,30 +181,6 @@ def _raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def delivered_entry(epoch: str, message: Msg) -> tuple[Entry, int]:
-    """The entry of a message that a consumer delivered, and its place in the delivery.
-
-    The reply subject says both: ``$JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.
-    <consumer sequence>.<time in ns>.<pending>``, in newer servers with domain and account hash.
-    """
-    parts = message.reply.split(".")
-    at = 4 if len(parts) == 9 else 6
-    stored, delivered, timestamp = int(parts[at + 1]), int(parts[at + 2]), int(parts[at + 3])
-    return make_entry(
-        epoch, message.subject, message.headers or {}, message.data, stored, timestamp
-    ), delivered
-
-
-def parse_time_ns(text: str) -> int:
-    """RFC 3339 in UTC with up to nine decimals as nanoseconds since 1970."""
-    match = _TIME.match(text)
-    if match is None:
-        raise ValueError(f"not a time of the broker: {text!r}")
-    *whole, fraction = match.groups()
-    seconds = timegm(tuple(int(part) for part in whole))
-    return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
 
 
 def format_time_ns(timestamp_ns: int) -> str:

@@ -32,6 +32,7 @@ class Lane:
     def __init__(self, key: LaneKey, edge: Callable[[], Point]) -> None:
         self.key = key
         self.filter, self._mask, self._limits = key
+        self.is_selective = self.filter.is_selective
         self.edge = edge
         self.members: dict[Subscriber, None] = {}
         self.base = 0

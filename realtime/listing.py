@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from realtime.cursor import Cursor
 from realtime.entry import Entry
 from realtime.errors import CursorReset, SourceUnavailable
+from realtime.filters import Filter
 from realtime.hub import Hub
 from realtime.jetstream import StreamReader
 from realtime.subjects import subjects_of
-from realtime.wanted import Wanted
 
 _RING_BATCH = 256
 _CHUNK_MESSAGES = 512
@@ -70,7 +70,7 @@ class Listing:
 
     async def page(
         self,
-        wanted: Wanted,
+        wanted: Filter,
         after: Cursor,
         end: Cursor,
         limits: PageLimits,
@@ -107,7 +107,7 @@ class Listing:
             await chunks.aclose()
         return page
 
-    def _fill(self, page: Page, wanted: Wanted, entries: list[Entry], limits: PageLimits) -> bool:
+    def _fill(self, page: Page, wanted: Filter, entries: list[Entry], limits: PageLimits) -> bool:
         """Adds what matches; False when the page is full before the last of the entries."""
         memberships = self._hub.memberships
         examined: Entry | None = None
@@ -125,11 +125,11 @@ class Listing:
         return examined is entries[-1] if entries else True
 
     async def _chunks(
-        self, wanted: Wanted, after: Cursor, end: Cursor, limits: PageLimits
+        self, wanted: Filter, after: Cursor, end: Cursor, limits: PageLimits
     ) -> AsyncGenerator[Examined]:
-        subjects = subjects_of(wanted.filter)
+        subjects = subjects_of(wanted)
         # A kind may be nearly all there is: then its index costs more than it saves. The next chunk tells.
-        is_sparse = bool(wanted.filter.workspaces or wanted.filter.entities)
+        is_sparse = bool(wanted.workspaces or wanted.entities)
         while after.sequence < end.sequence:
             found = self._from_ring(after, end)
             if found is None and subjects is not None and is_sparse:
@@ -138,11 +138,11 @@ class Listing:
                         yield examined
                 return
             if found is None:
-                count = _CHUNK_MESSAGES if wanted.is_narrow else min(_CHUNK_MESSAGES, limits.events + 16)
+                count = _CHUNK_MESSAGES if wanted != Filter() else min(_CHUNK_MESSAGES, limits.events + 16)
                 async with self._readers:
                     found = await self._from_stream(after, end, count)
-                memberships = self._hub.memberships
-                matching = sum(wanted.filter.matches(entry, memberships) for entry in found[0])
+                kinds = [entry.subject.kind for entry in found[0] if entry.subject is not None]
+                matching = sum(kind in wanted.kinds for kind in kinds)
                 is_sparse = matching * _SPARSE < len(found[0])
             yield found
             after = found[1]

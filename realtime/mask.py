@@ -43,10 +43,20 @@ class Mask:
             event = Event.FromString(entry.payload)
         except DecodeError:
             return entry.frame
+        self._trim_data(event)
+        return delimited(EVENTS_FIELD, entry.place + delimited(EVENT_FIELD, event.SerializeToString()))
+
+    def trimmed(self, event: Event) -> bytes:
+        """What the mask leaves of an event, encoded; the event stays as it is."""
+        copy = Event()
+        copy.CopyFrom(event)
+        self._trim_data(copy)
+        return copy.SerializeToString()
+
+    def _trim_data(self, event: Event) -> None:
         data = event.WhichOneof("data")
         if data is not None and data not in _WHOLE:
             self._trim(getattr(event, data))
-        return delimited(EVENTS_FIELD, entry.place + delimited(EVENT_FIELD, event.SerializeToString()))
 
     def _trim(self, message: Message) -> None:
         for field, _ in message.ListFields():

@@ -34,6 +34,9 @@ class ServerSettings(BaseSettings):
     ring_bytes: Annotated[int, Field(ge=_MIB, validation_alias=_env("ZEPHYR_RING_BYTES"))] = 64 * _MIB
     drain_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_DRAIN_S"))] = 10
 
+    policy: str = ""
+    auth_warning_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_AUTH_WARNING_S"))] = 60
+
     @field_validator("listen")
     @classmethod
     def _is_address(cls, value: str) -> str:

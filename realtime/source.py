@@ -122,8 +122,8 @@ class Source:
         config = {"opt_start_seq": self._hub.head + 1}
         await self._deliver(self._hub.epoch, config, self._take, ends_when_idle=False)
 
-    async def _take(self, entries: list[Entry]) -> None:
-        """Hands over what was delivered, up to a gap that retention made under the consumer.
+    async def _take(self, entries: list[Entry]) -> bool:
+        """Hands over what was delivered; it is never enough. Up to a gap that retention made under the consumer.
 
         Raises:
             SourceUnavailable: there is such a gap, or a new epoch began in the stream. The next session
@@ -142,6 +142,7 @@ class Source:
                 raise SourceUnavailable("retention passed this reader")
         self._hub.take(entries)  # a hole that is younger than the oldest message: it was removed singly
         self._note_progress()
+        return False
 
     def _has_moved(self) -> None:
         self._moved.set()
@@ -194,8 +195,9 @@ class Source:
         timestamp = await self._reader.timestamp_ns(before) if before else None
         memberships: list[Entry] = []
 
-        async def keep(entries: list[Entry]) -> None:
+        async def keep(entries: list[Entry]) -> bool:
             memberships.extend(entry for entry in entries if entry.sequence <= before)
+            return False
 
         if before:
             config = {"deliver_policy": "last_per_subject", "filter_subject": _MEMBERSHIPS}
@@ -206,7 +208,7 @@ class Source:
         self,
         epoch: str,
         config: Mapping[str, object],
-        take: Callable[[list[Entry]], Awaitable[None]],
+        take: Callable[[list[Entry]], Awaitable[bool]],
         *,
         ends_when_idle: bool,
     ) -> None:

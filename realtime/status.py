@@ -25,10 +25,12 @@ from realtime.errors import (
     CursorReset,
     LimitExceeded,
     NotFound,
+    PermissionDenied,
     RealtimeError,
     RequestError,
     SourceUnavailable,
     StoreUnavailable,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -41,10 +43,21 @@ _MEND = "mend"
 _MAX_TEXT = 2048  # a status travels in headers, which are bounded to 8 KiB
 
 _BY_REASON: dict[str, type[RequestError]] = {
-    cls.reason: cls for cls in (ArgumentInvalid, CursorInvalid, NotFound, LimitExceeded, Unavailable)
+    cls.reason: cls
+    for cls in (
+        ArgumentInvalid,
+        CursorInvalid,
+        Unauthenticated,
+        PermissionDenied,
+        NotFound,
+        LimitExceeded,
+        Unavailable,
+    )
 }
 _BY_CODE: dict[int, type[RequestError]] = {
     codes.ERROR_CODE_INVALID_ARGUMENT: ArgumentInvalid,
+    codes.ERROR_CODE_UNAUTHENTICATED: Unauthenticated,
+    codes.ERROR_CODE_PERMISSION_DENIED: PermissionDenied,
     codes.ERROR_CODE_NOT_FOUND: NotFound,
     codes.ERROR_CODE_RESOURCE_EXHAUSTED: LimitExceeded,
     codes.ERROR_CODE_UNAVAILABLE: Unavailable,

@@ -35,6 +35,8 @@ from realtime.frames import FRAME_BYTES, FRAME_MAX_BYTES, EventsFrame, Framed, c
 from realtime.history import Item
 from realtime.lane import Lane, LaneKey
 from realtime.limits import MailboxLimits
+from realtime.memberships import Memberships
+from realtime.pages import Pages
 from realtime.point import ORIGIN, Point
 from realtime.terms import Terms
 
@@ -99,23 +101,30 @@ class Subscriber:
         self.lagging = asyncio.Event()
         self.falls = 0
         """How often it left the live edge because its client read too slowly."""
+        self.failure: Exception | None = None
+        """What went wrong in matching an event for it."""
         self.notify = on_ready
         self._prefix = name_field(name)
         self._budget = budget or Budget(limits.max_bytes * 2)
+        self.pages = None if terms.page_size is None else Pages(terms.page_size, self._budget)
+        """Of its snapshots, where it wants one; they come before events."""
         self._examined = ORIGIN
         self._lane: Lane | None = None
         self._own: deque[Framed] = deque()
         self._own_bytes = 0
         self._controls: list[tuple[int, Control]] = []
+        self._gaps_through = 0  # what is missing up to here is said, or queued to be
         self._lsn = 0  # the transaction of the last event that was taken out
         self._room = asyncio.Event()
         self._room.set()
+        self._told = asyncio.Event()
 
     def begin(self, start: Point, epoch: str) -> None:
         """Sets the point that the first frame begins after. Until then frames carry no cursor."""
         self.epoch = epoch
         self.sent = start
         self._examined = start
+        self._gaps_through = start.sequence
 
     @property
     def lane_key(self) -> LaneKey:
@@ -158,15 +167,23 @@ class Subscriber:
 
     def fall_behind(self, reason: str, source: SourcePosition | None = None) -> None:
         """Leaves the lane and forgets what was not taken from it: a catch-up goes on from what was sent."""
+        self._forsake()
+        self.falls += 1
+        if not self.terms.disconnects:
+            self.say(FellBehind(reason=reason, source=source), in_turn=False)
+
+    def fail(self, failure: Exception) -> None:
+        """Leaves the lane in the same way, since its filter failed: the subscription's life ends with that."""
+        self._forsake()
+        self.failure = failure
+
+    def _forsake(self) -> None:
         lane = self._lane
         assert lane is not None
         lane.leave(self)
         self._lane = None
         self._examined = self._unsent_from()
-        self.falls += 1
         self.lagging.set()
-        if not self.terms.disconnects:
-            self.say(FellBehind(reason=reason, source=source), in_turn=False)
 
     def offer(self, item: Item) -> bool:
         """Takes an entry that was read back, if there is room. An empty mailbox takes one of any size."""
@@ -183,6 +200,18 @@ class Subscriber:
         self._own.append((entry, point, frame))
         self._charge(size)
         self.notify()
+        return True
+
+    def gap(self, after: int, through: int) -> bool:
+        """Queues, in its turn, that nothing is stored between two sequences any more, if there is room.
+        Who meets it a second time, on another way, does not hear of it again."""
+        if through <= self._gaps_through:
+            return True
+        if len(self._controls) >= self.limits.max_controls:
+            self._room.clear()
+            return False
+        self._gaps_through = through
+        self._insert(after, Gap(after=after, through=through))
         return True
 
     async def room(self) -> None:
@@ -209,9 +238,28 @@ class Subscriber:
         """Queues that the position cannot be served, behind what may still be sent."""
         self._insert(_LAST, reset)
 
+    def restart(self, reset: Reset) -> None:
+        """Drops the events that wait and says that a new snapshot follows. ``told`` comes before ``begin``."""
+        assert self.pages is not None
+        self.pages.begin()
+        self._drop_own(len(self._own))
+        self._examined = self.sent
+        self._lsn = 0
+        self._controls = [each for each in self._controls if not isinstance(each[1], CaughtUp | FellBehind)]
+        self.say(reset, in_turn=False)
+
+    async def told(self) -> None:
+        """Waits until no control frame waits, or it is closed."""
+        while self._controls and not self.is_closed:
+            self._told.clear()
+            await self._told.wait()
+
     def stop(self) -> None:
         """Takes nothing in any more, and says nothing of it; what is queued stays."""
         self.is_closed = True
+        self._told.set()
+        if self.pages is not None:
+            self.pages.stop()
         self._room.set()
         self.lagging.set()
 
@@ -239,12 +287,16 @@ class Subscriber:
         following = self._next()
         if following is not None and self.credit.is_open:
             return True
+        if self.pages is not None and self.pages.is_due(self.credit):
+            return True
         return self._control_is_due(following)
 
     @property
     def is_paused(self) -> bool:
-        """Whether events wait for credit."""
-        return not self.credit.is_open and self._next() is not None
+        """Whether events or items of a snapshot wait for credit."""
+        if self.credit.is_open:
+            return False
+        return self._next() is not None or (self.pages is not None and self.pages.waits)
 
     @property
     def queued(self) -> int:
@@ -260,6 +312,8 @@ class Subscriber:
         """Whether so much waits that nothing is won by waiting for more."""
         if self._controls or self._own_bytes >= FRAME_BYTES:
             return True
+        if self.pages is not None and self.pages.is_under_way:
+            return True
         return self._lane is not None and self._lane.bytes_from(self.at, FRAME_BYTES) >= FRAME_BYTES
 
     def take_entries(self, limit: int) -> tuple[list[Entry], Point]:
@@ -268,6 +322,7 @@ class Subscriber:
         entries: list[Entry] = []
         through = self.sent
         self._controls = [each for each in self._controls if isinstance(each[1], Closed)]
+        self._room.set()
         while len(entries) < limit and (following := self._next()) is not None:
             entry, through, _ = following
             entries.append(entry)
@@ -287,16 +342,35 @@ class Subscriber:
         following = self._next()
         if self._control_is_due(following):
             return self._take_control(following)
+        if self.pages is not None and self.pages.is_due(self.credit):
+            return self._take_page(self.pages)
         return self._take_events()
+
+    def _take_page(self, pages: Pages) -> bytes:
+        if pages.waits:
+            # Without a cursor: who goes on from the midst of a snapshot would miss the rest of it.
+            page = pages.take_page(self.credit)
+            return self._prefix + head("", self.sent, self.sent, 0).SerializeToString() + page
+        end, through, matched = pages.take_end()
+        frame = head(self.epoch, self.sent, through, matched)
+        frame.subscription_id = self.name
+        frame.snapshot_end.CopyFrom(end)
+        self.sent = self._examined = through
+        return frame.SerializeToString()
 
     def _take_control(self, following: Framed | None) -> bytes:
         _, control = self._controls.pop(0)
+        if len(self._controls) == self.limits.max_controls // 2:
+            self._room.set()
         through = self.sent if following is not None else max(self.sent, self.examined)
-        frame = head(self.epoch, self.sent, through, 0)
+        is_whole = self.pages is None or not self.pages.is_under_way
+        frame = head(self.epoch if is_whole else "", self.sent, through, 0)
         frame.subscription_id = self.name
         getattr(frame, _FIELDS[type(control)]).CopyFrom(control)
         self.sent = through
         self._rest()
+        if not self._controls:
+            self._told.set()
         return frame.SerializeToString()
 
     def _take_events(self) -> bytes:
@@ -344,7 +418,10 @@ class Subscriber:
             return False
         place, _ = self._controls[0]
         if following is None:
-            return place == _LAST or self.examined.sequence >= place
+            if place == _LAST:
+                return self.pages is None or not self.pages.is_due(self.credit)
+            # Once it is closed nothing more is examined, and nobody has to wait for that.
+            return self.is_closed or self.examined.sequence >= place
         # What ends the subscription does not wait for credit that may never come.
         is_over = self._controls[-1][0] == _LAST and not self.credit.is_open
         return following[0].sequence > place or is_over
@@ -370,16 +447,37 @@ class Subscriber:
         size = 0
         for _ in range(count):
             size += len(self._own.popleft()[2])
+        self._refund(size)
+
+    def _refund(self, size: int) -> None:
         self._own_bytes -= size
         self._budget.refund(size)
         if len(self._own) * 2 <= self.limits.max_events and self._own_bytes * 2 <= self.limits.max_bytes:
             self._room.set()
+
+    def narrow(self, wanted: Filter, memberships: Memberships) -> None:
+        """Takes a filter that admits less. What is queued and does not match it is dropped, and counts as
+        skipped. Not at the live edge: see ``Hub.narrow``."""
+        self.filter = wanted
+        kept = deque(item for item in self._own if wanted.matches(item[0], memberships))
+        if len(kept) < len(self._own):
+            self._own, kept = kept, self._own
+            self._refund(sum([len(frame) for _, _, frame in kept]) - sum([len(f) for _, _, f in self._own]))
+
+    def forget(self) -> None:
+        """Drops the events that are queued, and what would be said behind them: they may not be sent."""
+        self._drop_own(len(self._own))
+        self._examined = self.sent
+        here = self.sent.sequence
+        self._controls = [each for each in self._controls if each[0] <= here or each[0] == _LAST]
 
     def release(self) -> None:
         """Gives back what the connection's budget was charged for; the subscription is over."""
         self._budget.refund(self._own_bytes)
         self._own.clear()
         self._own_bytes = 0
+        if self.pages is not None:
+            self.pages.release()
 
 
 def _place(queued: tuple[int, Control]) -> int:

@@ -1,4 +1,8 @@
-"""One subscription's life: opened, at the live edge, behind and back, closed with a reason."""
+"""One subscription's life: opened, its snapshot, at the live edge, behind and back, closed with a reason.
+
+Who asked for a snapshot is not closed when the position cannot be served: it is told to drop what it
+folded, and another snapshot follows on the same subscription.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,9 @@ from realtime.errors import (
 from realtime.hub import Hub
 from realtime.jetstream import StreamReader
 from realtime.point import Point
+from realtime.snapshot import Snapshot
 from realtime.source import Source
+from realtime.states import States
 from realtime.status import to_error
 from realtime.subscriber import Subscriber
 
@@ -44,6 +50,8 @@ class Feed:
     source: Source
     reader: StreamReader
     catch_up: CatchUp
+    states: States | None = None
+    """Where snapshots are read; None: there are none."""
 
     async def start_point(self, start: pb.Start) -> Point:
         """Where a subscription begins.
@@ -113,14 +121,12 @@ async def keep_up(subscriber: Subscriber, feed: Feed) -> None:
     The subscriber must be open (``ready`` said). Ends by closing it, whatever happens.
     """
     hub = feed.hub
-    reset = hub.reset_signal()
-    work = asyncio.ensure_future(_follow(subscriber, feed, reset))
     try:
-        await asyncio.wait((reset, work), return_when=asyncio.FIRST_COMPLETED)
-        if reset.done():
-            await end(subscriber, reset.result(), feed)
-        else:
-            work.result()
+        while (reset := await _until_reset(subscriber, feed)) is not None:
+            if subscriber.pages is None or subscriber.is_closed:
+                await end(subscriber, reset, feed)
+                break
+            await _restart(subscriber, reset, feed)
     except RealtimeError as exc:
         await end(subscriber, exc, feed)
     except Exception as exc:
@@ -131,11 +137,48 @@ async def keep_up(subscriber: Subscriber, feed: Feed) -> None:
     finally:
         hub.detach(subscriber)
         subscriber.stop()
+
+
+async def _until_reset(subscriber: Subscriber, feed: Feed) -> CursorReset | None:
+    """Why the position cannot be served any more; None once the subscription was closed."""
+    reset = feed.hub.reset_signal()
+    work = asyncio.ensure_future(_follow(subscriber, feed, reset))
+    try:
+        await asyncio.wait((reset, work), return_when=asyncio.FIRST_COMPLETED)
+        if reset.done():
+            return reset.result()
+        work.result()
+    except CursorReset as exc:
+        return exc
+    finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
+    return None
+
+
+async def _restart(subscriber: Subscriber, reset: CursorReset, feed: Feed) -> None:
+    """Says that what was folded is to be dropped, and opens the subscription anew at the live edge."""
+    feed.hub.detach(subscriber)
+    earliest = await feed.earliest()
+    subscriber.restart(
+        pb.Reset(
+            reason=_RESET_REASONS.get(reset.reason, pb.RESET_REASON_UNSPECIFIED),
+            earliest_cursor=earliest,
+            action=pb.RESET_ACTION_AWAIT_SNAPSHOT,
+        )
+    )
+    await subscriber.told()
+    point = await feed.start_point(pb.Start(snapshot=pb.SnapshotStart()))
+    if not subscriber.is_closed:
+        subscriber.begin(point, feed.hub.epoch)
+        subscriber.say(pb.Ready(epoch=feed.hub.epoch, source=feed.hub.source_position()))
 
 
 async def _follow(subscriber: Subscriber, feed: Feed, reset: asyncio.Future[CursorReset]) -> None:
+    if subscriber.pages is not None and not subscriber.is_closed:
+        if feed.states is None:
+            raise Unavailable("this server reads no states", "begin at earliest or live")
+        await Snapshot(subscriber, feed.hub, feed.catch_up, feed.states).send()
     while not subscriber.is_closed:
         await feed.catch_up.run(subscriber, reset)
         if reset.done():
@@ -143,7 +186,10 @@ async def _follow(subscriber: Subscriber, feed: Feed, reset: asyncio.Future[Curs
         if subscriber.is_live:
             subscriber.say(pb.CaughtUp(source=feed.hub.source_position()))
             falls = subscriber.falls
-            await subscriber.lagging.wait()
+            while not subscriber.lagging.is_set():  # who only changed its lane is live again by now
+                await subscriber.lagging.wait()
+            if subscriber.failure is not None:
+                raise subscriber.failure
             if subscriber.terms.disconnects and subscriber.falls > falls:
                 raise LimitExceeded(
                     "the client reads more slowly than events match, and asked to be disconnected then",

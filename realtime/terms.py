@@ -31,6 +31,8 @@ class Terms:
     linger_s: float | None = None
     messages: int | None = None
     bytes: int | None = None
+    page_size: int | None = None
+    """Of the snapshot that it begins with, 0 for the server's choice; None: it begins with none."""
 
 
 def compile_terms(request: pb.OpenSubscription, kinds: Collection[str]) -> Terms:
@@ -56,6 +58,7 @@ def compile_terms(request: pb.OpenSubscription, kinds: Collection[str]) -> Terms
         request.max_linger_ms / 1000 if request.HasField("max_linger_ms") else None,
         messages,
         size,
+        request.start.snapshot.page_size if request.start.WhichOneof("position") == "snapshot" else None,
     )
 
 

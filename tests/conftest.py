@@ -29,6 +29,7 @@ from tests.fixtures.servers import (
     spare_valkey,
     valkey_server,
 )
+from tests.fixtures.snapshot_kit import snapshot_kit
 from tests.fixtures.stream_reader import stream_reader
 from tests.fixtures.stream_writer import writer
 
@@ -52,6 +53,7 @@ __all__ = [
     "server_process",
     "server_thread",
     "slot_name",
+    "snapshot_kit",
     "spare_postgres",
     "spare_valkey",
     "stream_reader",

@@ -30,11 +30,12 @@ class CopyBar:
                 return
             self._task = self._progress.add_task("", total=None, rate=0.0)
             self._progress.start()
+        # An update cannot take a total back.
+        self._progress.tasks[0].total = _total(progress)
         self._progress.update(
             self._task,
             description=f"{self._what} {progress.table} ({progress.table_number} of {progress.tables})",
             completed=progress.rows,
-            total=progress.rows if progress.is_over else progress.expected_rows,
             rate=progress.rows_per_s,
         )
         if progress.is_over:
@@ -45,3 +46,11 @@ class CopyBar:
         if self._task is not None:
             self._progress.stop()
             self._task = None
+
+
+def _total(progress: CopyProgress) -> float | None:
+    """How many rows there will be; None, so that the bar only moves, while that is not known: Postgres' estimate
+    of a table that was never analyzed is 0, and of one that grew since it is too low."""
+    if progress.is_over:
+        return progress.rows
+    return progress.expected_rows if progress.expected_rows > progress.rows else None

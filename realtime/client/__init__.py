@@ -1,17 +1,66 @@
-"""What users import: ``from realtime.client import Client, Start``.
+"""What users import. docs/client.md shows all of it.
 
     async with Client("127.0.0.1:7400") as client:
-        async with client.subscribe(workspaces=[workspace], kinds=["note"]) as subscription:
-            async for received in subscription:
-                print(received.verb, received.event.note.title)
+        async for event in client.subscribe(workspace=workspace, kinds=["note"], start=earliest()):
+            print(event.verb, event.event.note.title)
+
+A request's path, one file a station; wish.py and start.py say what is asked for:
+
+    client.py ─▶ subscription.py ─▶ dialer.py ─▶ connection.py ─▶ gRPC (channel.py, token.py)
+                   │  state.py        backoff.py    coverage.py, watchdog.py, window.py
+                 keeper.py ─▶ stores.py
 
 A subscription reconnects by itself and goes on after its last event; it checks that frames
-join without a gap, and raises rather than skip.
+join without a gap, and raises rather than skip. What comes is bounded by the credit that it grants.
 """
 
 from realtime.client.client import Client
-from realtime.client.received import ReceivedEvent
-from realtime.client.start import Start
-from realtime.client.subscription import Subscription
+from realtime.client.listing import EventList
+from realtime.client.received import Batch, ReceivedEvent
+from realtime.client.signals import (
+    AuthExpiring,
+    CaughtUp,
+    FellBehind,
+    GapPassed,
+    Reconnected,
+    ScopeChanged,
+    Signal,
+    SnapshotBegins,
+    SnapshotEnds,
+)
+from realtime.client.start import SnapshotStart, Start, after, at_time, earliest, live, snapshot
+from realtime.client.stores import CursorStore, FileCursorStore, MemoryCursorStore, RedisCursorStore
+from realtime.client.subscription import SignalSubscription, Subscription
+from realtime.client.token import TokenProvider
+from realtime.client.window import CreditWindow
 
-__all__ = ["Client", "ReceivedEvent", "Start", "Subscription"]
+__all__ = [
+    "AuthExpiring",
+    "Batch",
+    "CaughtUp",
+    "Client",
+    "CreditWindow",
+    "CursorStore",
+    "EventList",
+    "FellBehind",
+    "FileCursorStore",
+    "GapPassed",
+    "MemoryCursorStore",
+    "ReceivedEvent",
+    "Reconnected",
+    "RedisCursorStore",
+    "ScopeChanged",
+    "Signal",
+    "SignalSubscription",
+    "SnapshotBegins",
+    "SnapshotEnds",
+    "SnapshotStart",
+    "Start",
+    "Subscription",
+    "TokenProvider",
+    "after",
+    "at_time",
+    "earliest",
+    "live",
+    "snapshot",
+]

@@ -2,51 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import grpc
 
-from protos.events.v1 import read_pb2, read_pb2_grpc, stream_pb2_grpc
-from realtime.client.start import Start
-from realtime.client.subscription import Subscription
-from realtime.filters import Filter
+from protos.events.v1 import read_pb2, read_pb2_grpc
+from realtime.client.channel import Channel, client_closed
+from realtime.client.dialer import Dialer
+from realtime.client.keeper import CursorKeeper
+from realtime.client.listing import EventList
+from realtime.client.start import SnapshotStart, Start, unix_us
+from realtime.client.state import State
+from realtime.client.subscription import BaseSubscription, SignalSubscription, Subscription
+from realtime.client.token import Caller, TokenProvider
+from realtime.client.wish import Filters, Options, filter_message, make_wish
+from realtime.errors import ArgumentInvalid
 from realtime.status import from_rpc_error
 
-_SERVICE_CONFIG = """{
-  "methodConfig": [{
-    "name": [{"service": "zephyr.events.v1.ReadService"}],
-    "timeout": "10s",
-    "retryPolicy": {
-      "maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,
-      "retryableStatusCodes": ["UNAVAILABLE"]
-    }
-  }],
-  "loadBalancingConfig": [{"round_robin": {}}]
-}"""
+SILENCE_S = 25.0
+"""A server says something at least every 10 s."""
 
-_OPTIONS = (
-    ("grpc.max_receive_message_length", 10 * 1024 * 1024),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.service_config", _SERVICE_CONFIG),
-    # Each client its own connection: what one does not read holds up nobody else.
-    ("grpc.use_local_subchannel_pool", 1),
-)
+_SAVE_EVERY_S = 1.0
+_R = TypeVar("_R")
+_OnGap = Literal["raise", "continue"]
 
 
 class Client:
-    """Talks to one server (or several behind one name). Use it as an async context manager."""
+    """Talks to one server (or several behind one name). Use it as an async context manager.
 
-    def __init__(self, target: str) -> None:
+    ``token`` says who calls: a text, or a coroutine function that gives one that is good now; it is
+    asked again when the one in use ends soon. ``silence_s`` is how long a connection may be silent
+    before another takes its place.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        token: str | TokenProvider | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        if silence_s <= 0:
+            raise ArgumentInvalid("silence_s", f"{silence_s} is no time", f"such as {SILENCE_S:g}")
         self.target = target
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        self._read = read_pb2_grpc.ReadServiceStub(self._channel)
-        self._stream = stream_pb2_grpc.StreamServiceStub(self._channel)
+        self._channel = Channel(target, credentials)
+        self._caller = Caller(token)
+        self._silence_s = silence_s
+        self._open_ones: set[BaseSubscription[Any]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,24 +64,106 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; open subscriptions end with it."""
-        await self._channel.close()
+        """Ends the connection; an iteration of a subscription that is open raises that it was closed.
 
+        Raises:
+            StoreUnavailable: the cursor of one that is open cannot be saved; all are closed even so.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._channel.close)
+            for subscription in self._open_ones:
+                stack.push_async_callback(subscription.end, client_closed())
+
+    @overload
+    def subscribe(
+        self, *, start: SnapshotStart, signals: bool = ..., on_gap: _OnGap = ..., **options: Unpack[Options]
+    ) -> SignalSubscription: ...
+    @overload
     def subscribe(
         self,
         *,
-        workspaces: Iterable[str] = (),
-        kinds: Iterable[str] = (),
-        entities: Iterable[str] = (),
-        start: Start | None = None,
-        patience_s: float | None = None,
-    ) -> Subscription:
-        """A subscription to the events that match each list that is not empty.
+        signals: Literal[True],
+        start: Start | SnapshotStart | None = ...,
+        on_gap: _OnGap = ...,
+        **options: Unpack[Options],
+    ) -> SignalSubscription: ...
+    @overload
+    def subscribe(
+        self,
+        *,
+        on_gap: Literal["continue"],
+        start: Start | SnapshotStart | None = ...,
+        signals: bool = ...,
+        **options: Unpack[Options],
+    ) -> SignalSubscription: ...
+    @overload
+    def subscribe(
+        self,
+        *,
+        start: Start | None = ...,
+        signals: Literal[False] = ...,
+        on_gap: Literal["raise"] = ...,
+        **options: Unpack[Options],
+    ) -> Subscription: ...
+    def subscribe(
+        self,
+        *,
+        start: Start | SnapshotStart | None = None,
+        signals: bool = False,
+        on_gap: _OnGap = "raise",
+        **options: Unpack[Options],
+    ) -> BaseSubscription[Any]:
+        """A subscription to the events that match each list of ``options`` that is not empty.
 
-        ``patience_s`` is how long it tries to reach a server that is away: for ever when None.
+        It begins live, at ``start``, or after the cursor that ``store`` has. One that begins with a
+        snapshot gives signals beside the events (where a snapshot begins and ends), and so does one with
+        ``signals`` or with ``on_gap="continue"``.
+
+        Raises:
+            ArgumentInvalid: an option cannot be what it is.
         """
-        wanted = Filter(frozenset(workspaces), frozenset(kinds), frozenset(entities))
-        return Subscription(self._stream, wanted, start or Start.live(), patience_s)
+        if on_gap not in ("raise", "continue"):
+            raise ArgumentInvalid("on_gap", f"{on_gap!r} is unknown", "'raise' or 'continue'")
+        store = options.get("store")
+        keeper = None
+        if store is not None:
+            every_s = options.get("save_every_s", _SAVE_EVERY_S)
+            keeper = CursorKeeper(store, options.get("name", ""), every_s)
+        return BaseSubscription(
+            State(start or Start.live(), tells_all=signals, on_gap=on_gap),
+            Dialer(
+                self._channel, self._caller, make_wish(options), self._silence_s, options.get("patience_s")
+            ),
+            keeper,
+            self._open_ones,
+        )
+
+    def list_events(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: bytes = b"",
+        page_size: int = 0,
+        **filters: Unpack[Filters],
+    ) -> EventList:
+        """Events of the past that match each list of ``filters`` that is not empty, oldest first.
+
+        Those that were stored from ``since`` to before ``until``, or after a cursor. It ends where the
+        live edge was when the last page was read.
+
+        Raises:
+            ArgumentInvalid: a time has no zone; raised by the iteration: the server refuses an argument.
+            RequestError: raised by the iteration: the stream does not reach back to the beginning
+                (OUT_OF_RANGE).
+        """
+        request = read_pb2.ListEventsRequest(filter=filter_message(filters), after=after)
+        if since is not None:
+            request.from_time = unix_us("since", since)
+        if until is not None:
+            request.until_time = unix_us("until", until)
+        request.page.page_size = page_size
+        return EventList(request, lambda page: self._ask(lambda read: read.ListEvents, page))
 
     async def get_note(self, note_id: str) -> read_pb2.GetNoteResponse:
         """The latest state of a note.
@@ -82,10 +171,8 @@ class Client:
         Raises:
             NotFound, ArgumentInvalid, Unavailable: see ``realtime.errors``.
         """
-        try:
-            return await self._read.GetNote(read_pb2.GetNoteRequest(id=note_id))
-        except grpc.aio.AioRpcError as exc:
-            raise from_rpc_error(exc) from exc
+        request = read_pb2.GetNoteRequest(id=note_id)
+        return await self._ask(lambda read: read.GetNote, request)
 
     async def get_user(self, user_id: str) -> read_pb2.GetUserResponse:
         """The latest state of a user.
@@ -93,7 +180,17 @@ class Client:
         Raises:
             NotFound, ArgumentInvalid, Unavailable: see ``realtime.errors``.
         """
+        request = read_pb2.GetUserRequest(id=user_id)
+        return await self._ask(lambda read: read.GetUser, request)
+
+    async def _ask(
+        self,
+        method: Callable[[read_pb2_grpc.ReadServiceAsyncStub], Callable[..., Awaitable[_R]]],
+        request: object,
+    ) -> _R:
+        stub: Any = read_pb2_grpc.ReadServiceStub(self._channel.current)
+        metadata = await self._caller.metadata()
         try:
-            return await self._read.GetUser(read_pb2.GetUserRequest(id=user_id))
+            return await method(stub)(request, metadata=metadata)
         except grpc.aio.AioRpcError as exc:
             raise from_rpc_error(exc) from exc

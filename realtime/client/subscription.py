@@ -1,58 +1,95 @@
 """One subscription of a client: typed events, in order, across reconnections.
 
-Each connection is one gRPC stream with one subscription on it. Frames must join: a frame
-that does not begin where the one before ended raises ``CoverageBroken``, it is not skipped.
-When the server goes away, or is silent for longer than it ever is, the subscription
-connects anew after the last frame that it handed out.
+Each connection is a stream of its own. When one ends, the subscription connects anew after the
+last event that it handed out, or begins its snapshot again. What is handed out is done with when the
+next is asked for: then its credit is granted again and its cursor saved. Messages that are
+gone, or frames that do not join, are raised and never skipped.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self
-
-import grpc
+from typing import Any, Generic, Never, Self, TypeAlias, TypeVar, cast
 
 from protos.events.v1 import stream_pb2 as pb
-from realtime.client.received import ReceivedEvent
-from realtime.client.start import Start
-from realtime.errors import CoverageBroken, RealtimeError, Unavailable
-from realtime.filters import Filter
-from realtime.status import from_error, from_rpc_error
+from realtime.client.connection import Connection
+from realtime.client.dialer import Dialer
+from realtime.client.keeper import CursorKeeper
+from realtime.client.received import Batch, ReceivedEvent
+from realtime.client.signals import Signal
+from realtime.client.state import State
+from realtime.errors import RealtimeError, Unavailable
 
-_NAME = "s"
-_SILENCE_S = 30.0
-_PAUSE_MIN_S = 0.05
-_PAUSE_MAX_S = 5.0
-_Call = grpc.aio.StreamStreamCall[pb.SubscribeRequest, pb.SubscribeResponse]
+S = TypeVar("S")
 
 
-class Subscription:
-    """Iterate it for events, or ``batches()`` for lists of them. Use it as an async context manager.
+class BaseSubscription(Generic[S]):
+    """Iterate it for events, or ``batches()`` for all of a frame at once. Use it as an async context manager.
 
-    An iteration may be left and begun again: it goes on where it was. ``cursor`` is the
-    place behind what was handed out.
+    An iteration may be left and begun again: it goes on where it was. One iteration at a time.
     """
 
-    def __init__(self, stub: Any, wanted: Filter, start: Start, patience_s: float | None = None) -> None:
-        self._stub = stub
-        self._filter = wanted
-        self._start = start
-        self.patience_s = patience_s
-        self._call: _Call | None = None
-        self._through: int | None = None
+    def __init__(
+        self,
+        state: State,
+        dialer: Dialer,
+        keeper: CursorKeeper | None,
+        open_ones: set[BaseSubscription[Any]],
+    ) -> None:
+        self._state = state
+        self._dialer = dialer
+        self._keeper = keeper
+        self._open_ones = open_ones
+        self._is_loaded = keeper is None
+        self._connection: Connection | None = None
+        self._batch = Batch((), b"")
         self._left: deque[ReceivedEvent] = deque()
-        self._left_cursor = b""
-        self._is_closed = False
-        self._was_ready = False
-        self.cursor = start.cursor
-        self.is_caught_up = False
-        self.source = pb.SourcePosition()
-        self.reconnections = 0
+        self._ahead: deque[Batch | Signal] = deque()
+        self._in_hand: tuple[Connection, tuple[int, int]] | None = None
+        self._closing = asyncio.Event()
+        self._ended: RealtimeError | None = None
+
+    @property
+    def cursor(self) -> bytes:
+        """The place behind what was handed out; empty while there is none, as within a snapshot."""
+        return self._state.cursor
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether the live edge was reached."""
+        return self._state.is_caught_up
+
+    @property
+    def source(self) -> pb.SourcePosition:
+        """Where the source is, as the server said last."""
+        return self._state.source
+
+    @property
+    def lost_workspaces(self) -> frozenset[str]:
+        """Workspaces that are not delivered any more, since the caller may not see them."""
+        return self._state.lost_workspaces
+
+    @property
+    def reconnections(self) -> int:
+        """How often another connection went on."""
+        return self._state.reconnections
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What came and was not yet handed out; bounded by the credit window."""
+        return self._connection.waiting_bytes if self._connection is not None else 0
+
+    @property
+    def patience_s(self) -> float | None:
+        """How long it tries to reach a server that is away; for ever when None."""
+        return self._dialer.patience_s
+
+    @patience_s.setter
+    def patience_s(self, value: float | None) -> None:
+        self._dialer.patience_s = value
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,189 +105,154 @@ class Subscription:
         Raises:
             RealtimeError: the server refused the subscription, or was away for longer than the patience.
         """
-        if self._call is None:
-            await self._connect()
+        while not self._state.is_ready and not self._closing.is_set():
+            await self._step()
+
+    async def save(self) -> None:
+        """Says that all that was handed out is handled, and saves the cursor behind it.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        if self._keeper is not None:
+            await self._keeper.handled(self.cursor)
+            await self._keeper.save()
 
     async def close(self) -> None:
-        """Ends the subscription; an iteration of it ends without an error."""
-        self._is_closed = True
-        self._hang_up()
+        """Ends the subscription; an iteration of it ends without an error.
 
-    async def __aiter__(self) -> AsyncIterator[ReceivedEvent]:
-        while self._left or await self._refill():
-            received = self._left.popleft()
-            self.cursor = received.cursor if self._left else self._left_cursor
-            yield received
-
-    async def batches(self) -> AsyncIterator[list[ReceivedEvent]]:
-        """The events of one frame after the other.
-
-        Raises:
-            RealtimeError: the subscription was closed with this error.
-            CoverageBroken: the frames have a gap.
+        What is known to be handled is saved: all but what was handed out last.
         """
-        while self._left or await self._refill():
-            batch = list(self._left)
-            self._left.clear()
-            self.cursor = self._left_cursor
-            yield batch
+        self._closing.set()
+        self._open_ones.discard(self)
+        await self._hang_up()
+        if self._keeper is not None:
+            await self._keeper.save()
 
-    async def _refill(self) -> bool:
-        """Whether there is a next frame with events; they are in ``_left`` then."""
-        while not self._is_closed:
-            frame = await self._next_frame()
-            if frame is None:
-                break
-            self._left.extend(
-                ReceivedEvent(item.event, item.sequence, item.cursor) for item in frame.events.events
-            )
-            if self._left:
-                self._left_cursor = frame.cursor
-                return True
-            self.cursor = frame.cursor or self.cursor
-        return False
+    async def end(self, error: RealtimeError) -> None:
+        """Ends it; an iteration raises the error."""
+        self._ended = error
+        await self.close()
 
-    async def _next_frame(self) -> pb.SubscribeResponse | None:
-        """The next frame, from a new connection if need be; None once the subscription was closed."""
-        while not self._is_closed:
-            if self._call is None:
-                await self._connect()
+    async def __aiter__(self) -> AsyncIterator[ReceivedEvent | S]:
+        """
+        Raises:
+            CoverageBroken: the frames do not join.
+            CursorReset: the position cannot be served.
+            Gap: messages are gone from the stream.
+            RealtimeError: the subscription was closed with this error.
+        """
+        state = self._state
+        left = self._left
+        while True:
+            if self._keeper is not None:
+                await self._keeper.handled(state.cursor)
+            if not left:
+                item = await self._next()
+                if item is None:
+                    return
+                if not isinstance(item, Batch):
+                    yield cast("S", item)
+                    continue
+                self._batch = item
+                left.extend(item.events)
+            event = left.popleft()
+            if not state.is_folding:
+                state.cursor = event.cursor if left else self._batch.cursor
+            yield event
+
+    async def batches(self) -> AsyncIterator[Batch | S]:
+        """The events of one frame after the other. Raises what the iteration of events does."""
+        state = self._state
+        while True:
+            if self._keeper is not None:
+                await self._keeper.handled(state.cursor)
+            if self._left:  # an iteration of events was left in the middle of a frame
+                batch = self._batch
+                item: Batch | Signal | None = Batch(
+                    tuple(self._left),
+                    batch.cursor,
+                    batch.transaction_open,
+                    batch.in_snapshot,
+                    batch.are_corrections,
+                )
+                self._left.clear()
+            else:
+                item = await self._next()
+            if item is None:
+                return
+            if not isinstance(item, Batch):
+                yield cast("S", item)
                 continue
-            try:
-                frame = await self._receive()
-                if frame.WhichOneof("response") != "going_away":
-                    return self._take(frame)
-                pause = random.uniform(0, frame.going_away.retry_after_ms / 1000)
-            except Unavailable:
-                pause = 0.0  # the server is away: the next turn of the loop connects anew
-            self._hang_up()
-            await asyncio.sleep(pause)
-        return None
+            if not state.is_folding:
+                state.cursor = item.cursor
+            yield item
 
-    def _hang_up(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+    async def _next(self) -> Batch | Signal | None:
+        """What is handed out next; None once the subscription was closed. What was handed out before is done with."""
+        if self._in_hand is not None:
+            connection, cost = self._in_hand
+            self._in_hand = None
+            connection.done(cost)
+        while not self._ahead and not self._closing.is_set():
+            await self._step()
+        if self._ended is not None:
+            raise self._ended
+        return self._ahead.popleft() if self._ahead and not self._closing.is_set() else None
+
+    async def _step(self) -> None:
+        """Takes one frame, or connects. May be cancelled."""
+        connection = self._connection
+        if connection is None:
+            await self._connect()
+            return
+        try:
+            if self._keeper is not None and not connection.has_next:
+                # What did not match since is done with as well.
+                await self._keeper.handled(self._state.cursor)
+                await self._keeper.save()
+            frame, cost = await connection.next()
+            if self._state.is_ready:
+                self._dialer.proved()
+            self._ahead.extend(self._state.take(frame))
+            if cost[0]:
+                self._in_hand = (connection, cost)
+        except Unavailable as exc:
+            self._dialer.lost(exc)
+            await self._hang_up(exc)
+        except RealtimeError as exc:
+            if self._state.is_ready and self._dialer.outlived(exc):
+                self._dialer.lost(Unavailable(exc.message, exc.mend))
+                await self._hang_up(exc)
+                return
+            self._open_ones.discard(self)
+            await self._hang_up(exc)
+            raise
 
     async def _connect(self) -> None:
-        """Opens the stream and waits for ``ready``; tries again while the server is away."""
-        pause = _PAUSE_MIN_S
-        deadline = None
-        if self.patience_s is not None:
-            deadline = asyncio.get_running_loop().time() + self.patience_s
-        while True:
-            try:
-                await self._open()
-                return
-            except Unavailable:
-                self._hang_up()
-                if self._is_closed:
-                    return
-                if deadline is not None and asyncio.get_running_loop().time() + pause > deadline:
-                    raise
-                await asyncio.sleep(random.uniform(0, pause))
-                pause = min(pause * 2, _PAUSE_MAX_S)
-            except BaseException:
-                self._hang_up()
-                raise
-
-    async def _open(self) -> None:
-        start = Start.after(self.cursor) if self.cursor else self._start
+        if not self._is_loaded and self._keeper is not None:
+            self._state.resume(await self._keeper.load())
+            self._is_loaded = True
+        if self._closing.is_set():
+            return  # while the cursor was loaded
+        self._open_ones.add(self)
         try:
-            self._call = self._stub.Subscribe()
-        except grpc.aio.UsageError as exc:
-            raise RealtimeError("the client was closed", "open another") from exc
-        await self._write(
-            pb.SubscribeRequest(
-                open=pb.OpenSubscription(
-                    subscription_id=_NAME,
-                    filter=pb.Filter(
-                        workspace_ids=sorted(self._filter.workspaces),
-                        kinds=sorted(self._filter.kinds),
-                        entity_ids=sorted(self._filter.entities),
-                    ),
-                    start=start.message(),
-                )
-            )
-        )
-        self._through = None
-        frame = self._take(await self._receive())
-        while frame.WhichOneof("response") != "ready":
-            if frame.WhichOneof("response") == "going_away":
-                raise Unavailable("the server is about to stop")
-            frame = self._take(await self._receive())  # after a reset comes the end, with the reason
-        self.reconnections += self._was_ready
-        self._was_ready = True
-        # A live subscription that breaks before its first event goes on where it was ready.
-        self.cursor = self.cursor or frame.cursor
+            self._connection = await self._dialer.dial(self._state.next_start(), self._closing)
+        except RealtimeError:
+            self._open_ones.discard(self)
+            raise
+        if self._closing.is_set():
+            await self._hang_up()
 
-    async def _write(self, request: pb.SubscribeRequest) -> None:
-        assert self._call is not None
-        try:
-            await self._call.write(request)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as exc:
-            raise await self._failure() from exc
+    async def _hang_up(self, cause: RealtimeError | None = None) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._state.lost(cause or Unavailable("the subscription was closed"))
+            await connection.close()
 
-    async def _receive(self) -> pb.SubscribeResponse:
-        assert self._call is not None
-        try:
-            async with asyncio.timeout(_SILENCE_S):
-                frame = await self._call.read()
-        except TimeoutError as exc:
-            raise Unavailable(f"the server was silent for {_SILENCE_S:g} s") from exc
-        except asyncio.CancelledError as exc:
-            # gRPC ends the call with the read. The next read begins a new one, and loses nothing.
-            self._hang_up()
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise Unavailable("the call was ended here") from exc  # by close(), not by cancelling the task
-        except grpc.aio.AioRpcError as exc:
-            raise from_rpc_error(exc) from exc
-        if frame is grpc.aio.EOF:
-            raise await self._failure()
-        assert isinstance(frame, pb.SubscribeResponse)
-        return frame
 
-    async def _failure(self) -> RealtimeError:
-        """Why the call is over: its status, or that the server ended it."""
-        assert self._call is not None
-        code = await self._call.code()
-        if code is grpc.StatusCode.OK:
-            return Unavailable("the server ended the stream")
-        details = await self._call.details()
-        error = grpc.aio.AioRpcError(
-            code, await self._call.initial_metadata(), await self._call.trailing_metadata(), details
-        )
-        return from_rpc_error(error)
+Subscription: TypeAlias = BaseSubscription[Never]
+"""Gives events alone."""
 
-    def _take(self, frame: pb.SubscribeResponse) -> pb.SubscribeResponse:
-        """Checks a frame and notes what it says.
-
-        Raises:
-            CoverageBroken: it does not begin where the one before ended.
-            RealtimeError: it closes the subscription.
-        """
-        kind = frame.WhichOneof("response")
-        if kind == "closed":
-            error = frame.closed.error
-            raise from_error(error) if error.code else Unavailable("the subscription was closed")
-        if frame.HasField("coverage"):
-            coverage = frame.coverage
-            if self._through is not None and coverage.after != self._through:
-                raise CoverageBroken(
-                    f"a frame begins after {coverage.after}, the one before ended at {self._through}"
-                )
-            if coverage.matched != len(frame.events.events):
-                raise CoverageBroken(
-                    f"a frame says {coverage.matched} events and has {len(frame.events.events)}"
-                )
-            self._through = coverage.through
-        if kind == "caught_up":
-            self.is_caught_up = True
-            self.source = frame.caught_up.source
-        elif kind == "fell_behind":
-            self.is_caught_up = False
-        elif kind == "progress":
-            self.source = frame.progress.source
-        return frame
+SignalSubscription: TypeAlias = BaseSubscription[Signal]
+"""Gives events and signals."""

@@ -17,6 +17,8 @@ from protos.common.v1.page_pb2 import PageResponse
 from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.read_pb2 import ListEventsRequest, ListEventsResponse
 from realtime.at_time import point_before
+from realtime.auth.policy import AllowAll
+from realtime.auth.read_access import Metadata, ReadAccess
 from realtime.cursor import Cursor
 from realtime.entry import EVENTS_FIELD
 from realtime.errors import (
@@ -27,13 +29,13 @@ from realtime.errors import (
     SourceUnavailable,
     Unavailable,
 )
+from realtime.filters import compile_filter
 from realtime.jetstream import StreamReader
 from realtime.listing import Listing, Page, PageLimits
 from realtime.page_token import PageToken
 from realtime.point import ORIGIN, Point
 from realtime.status import abort
 from realtime.subscription import Feed
-from realtime.wanted import compile_wanted
 
 SERVICE = "zephyr.events.v1.ReadService"
 _PAGE_EVENTS = 100
@@ -51,8 +53,9 @@ assert ListEventsResponse.EVENTS_FIELD_NUMBER == EVENTS_FIELD, "an entry's frame
 class ListEvents:
     """Serves ListEvents. ``kinds`` are those that a filter may name."""
 
-    def __init__(self, feed: Feed, kinds: Collection[str]) -> None:
+    def __init__(self, feed: Feed, kinds: Collection[str], access: ReadAccess | None = None) -> None:
         self._feed = feed
+        self._access = access or ReadAccess(AllowAll(), lambda _: ())
         self._reader: StreamReader = feed.reader
         self._kinds = frozenset(kinds)
         self._listing = Listing(feed.hub, feed.reader)
@@ -71,7 +74,7 @@ class ListEvents:
         try:
             try:
                 async with asyncio.timeout(answer_s):
-                    return await self._answer(_parse(data), answer_s)
+                    return await self._answer(_parse(data), context.invocation_metadata(), answer_s)
             except TimeoutError as exc:
                 raise Unavailable("the stream could not be read in time", "try again") from exc
             except SourceUnavailable as exc:
@@ -81,8 +84,8 @@ class ListEvents:
         except RealtimeError as exc:
             await abort(context, exc)
 
-    async def _answer(self, request: ListEventsRequest, answer_s: float) -> bytes:
-        wanted = compile_wanted(request.filter, self._kinds)
+    async def _answer(self, request: ListEventsRequest, metadata: Metadata, answer_s: float) -> bytes:
+        wanted = await self._access.narrow(metadata, compile_filter(request.filter, self._kinds))
         if request.page.page_size < 0:
             raise ArgumentInvalid("page.page_size", "it is negative", f"ask for 1 to {_MAX_PAGE_EVENTS}")
         question = _question(request)

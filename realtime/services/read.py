@@ -20,6 +20,8 @@ from google.protobuf.message import DecodeError
 from protos.events.v1 import read_pb2, read_pb2_grpc
 from protos.models.v1.note_pb2 import Note
 from protos.models.v1.user_pb2 import User
+from realtime.auth.policy import AllowAll
+from realtime.auth.read_access import ReadAccess
 from realtime.cache.protocol import Cache
 from realtime.database import Database
 from realtime.errors import ArgumentInvalid, NotFound, RealtimeError, StoreUnavailable
@@ -42,10 +44,17 @@ _log = structlog.get_logger(__name__)
 class ReadService(read_pb2_grpc.ReadServiceServicer):
     """Serves ``zephyr.events.v1.ReadService`` from ``cache``, else from ``database``."""
 
-    def __init__(self, cache: Cache, database: Database, fill_ttl_s: float = FILL_TTL_S) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        database: Database,
+        fill_ttl_s: float = FILL_TTL_S,
+        access: ReadAccess | None = None,
+    ) -> None:
         self._cache = cache
         self._database = database
         self._fill_ttl_s = fill_ttl_s
+        self._access = access or ReadAccess(AllowAll(), lambda _: ())
         # Reads wait here, where no time limit runs: a burst must not look like an outage.
         self._turns = asyncio.Semaphore(CACHE_TURNS)
         self._cache_down_until = 0.0
@@ -53,14 +62,18 @@ class ReadService(read_pb2_grpc.ReadServiceServicer):
 
     async def GetNote(self, request: read_pb2.GetNoteRequest, context: _Context) -> read_pb2.GetNoteResponse:
         try:
+            allowed = await self._access.entity(context.invocation_metadata(), "note", request.id)
             note, cursor, source = await self._read("note", request.id, Note, self._database.note)
+            allowed.check(note.workspace_id)
         except RealtimeError as exc:
             await abort(context, exc)
         return read_pb2.GetNoteResponse(note=note, cursor=cursor, source=source)
 
     async def GetUser(self, request: read_pb2.GetUserRequest, context: _Context) -> read_pb2.GetUserResponse:
         try:
+            allowed = await self._access.entity(context.invocation_metadata(), "user", request.id)
             user, cursor, source = await self._read("user", request.id, User, self._database.user)
+            allowed.check(None)
         except RealtimeError as exc:
             await abort(context, exc)
         return read_pb2.GetUserResponse(user=user, cursor=cursor, source=source)

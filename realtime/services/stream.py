@@ -1,16 +1,15 @@
-"""``zephyr.events.v1.StreamService``: many subscriptions on one stream.
+"""One client's stream: many subscriptions on it.
 
 One loop receives requests, one loop sends frames by turns (``turns.py``), and each subscription
 has a task that brings it to the live edge and back. A fault of a subscription closes that subscription.
-Responses are bytes already, and a request that cannot be read is answered like any other
-fault, so the handler is registered without a serializer and a deserializer.
+``access.py`` says who calls and what they may see, where there is a policy.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +22,7 @@ from realtime.budget import Budget
 from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError
 from realtime.filters import Filter
 from realtime.limits import MailboxLimits
+from realtime.services.access import StreamAccess
 from realtime.services.turns import Turns
 from realtime.status import to_error
 from realtime.subscriber import Subscriber
@@ -31,9 +31,8 @@ from realtime.terms import Terms, amounts, compile_terms
 
 log = structlog.get_logger("stream")
 
-SERVICE = "zephyr.events.v1.StreamService"
 _NAME_BYTES = 64
-_Context = grpc.aio.ServicerContext[Any, Any]
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,58 +47,28 @@ class StreamLimits:
     mailbox: MailboxLimits = field(default_factory=MailboxLimits)
 
 
-class StreamService:
-    """Serves Subscribe. ``drain`` tells every client to go, and ends the streams."""
+class ClientStream:
+    """One client's stream. ``access`` is None when all may see everything."""
 
-    def __init__(self, feed: Feed, kinds: Collection[str], limits: StreamLimits | None = None) -> None:
-        self._feed = feed
-        self._kinds = frozenset(kinds)
-        self._limits = limits or StreamLimits()
-        self._streams: set[_Stream] = set()
-        self._is_draining = False
-
-    def handler(self) -> grpc.GenericRpcHandler:
-        """What a server registers."""
-        method: Any = grpc.stream_stream_rpc_method_handler(
-            self.subscribe, request_deserializer=None, response_serializer=None
-        )
-        return grpc.method_handlers_generic_handler(SERVICE, {"Subscribe": method})
-
-    async def subscribe(self, _: object, context: _Context) -> None:
-        """One client's stream, from its opening to its end."""
-        stream = _Stream(context, self._feed, self._kinds, self._limits)
-        if self._is_draining:
-            stream.go_away()
-        self._streams.add(stream)
-        try:
-            await stream.run()
-        finally:
-            self._streams.discard(stream)
-
-    def drain(self) -> None:
-        """Tells every client that the server is about to stop, and lets the streams end after what is queued."""
-        self._is_draining = True
-        for stream in self._streams:
-            stream.go_away()
-
-    @property
-    def streams(self) -> int:
-        return len(self._streams)
-
-
-class _Stream:
-    """One client's stream."""
-
-    def __init__(self, context: _Context, feed: Feed, kinds: frozenset[str], limits: StreamLimits) -> None:
+    def __init__(
+        self,
+        context: Context,
+        feed: Feed,
+        kinds: frozenset[str],
+        limits: StreamLimits,
+        access: StreamAccess | None = None,
+    ) -> None:
         self._context = context
         self._feed = feed
         self._kinds = kinds
         self._limits = limits
+        self._access = access
         self._subscribers: dict[str, Subscriber] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._following: dict[Subscriber, asyncio.Task[None]] = {}
         self._budget = Budget(limits.max_bytes)
         self._turns = Turns()
+        self._announcements: deque[bytes] = deque()
         self._sent = asyncio.Event()
         self._is_ending = False
         self._is_half_closed = False
@@ -108,13 +77,16 @@ class _Stream:
         """Receives and sends until the client is done and everything is sent, or it went away."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            receiving = tasks.create_task(self._receive())
+            own = []
+            if self._access is not None:
+                own.append(tasks.create_task(self._access.run(tasks, self._end, self._announce)))
+            own.append(tasks.create_task(self._receive()))
             try:
                 await self._send()
             finally:
                 self._stop_subscriptions()
                 self._turns.close()
-                for task in (receiving, *self._following.values()):
+                for task in (*own, *self._following.values()):
                     task.cancel()
 
     def go_away(self) -> None:
@@ -139,9 +111,9 @@ class _Stream:
                 self._is_half_closed = True
                 self._turns.wake()
                 return
-            self._serve(data)
+            await self._serve(data)
 
-    def _serve(self, data: bytes) -> None:
+    async def _serve(self, data: bytes) -> None:
         try:
             request = pb.SubscribeRequest.FromString(data)
         except DecodeError:
@@ -156,6 +128,8 @@ class _Stream:
             self._close(request.close.subscription_id)
         elif kind == "progress":
             self._progress(request.progress)
+        elif kind == "reauth":
+            await self._reauthenticate(request.reauth.token)
         else:
             self._refuse(
                 "",
@@ -166,7 +140,7 @@ class _Stream:
 
     def _owes_answers(self) -> bool:
         """Whether so many answers wait that no request is read before some are sent."""
-        return len(self._turns) > self._limits.max_answers or any(
+        return len(self._turns) + len(self._announcements) > self._limits.max_answers or any(
             subscriber.queued > self._limits.mailbox.max_events + self._limits.max_answers
             for subscriber in self._subscribers.values()
         )
@@ -200,8 +174,10 @@ class _Stream:
         task.add_done_callback(lambda _: self._following.pop(subscriber, None))
 
     async def _follow(self, subscriber: Subscriber, start: pb.Start) -> None:
-        feed = self._feed
+        feed, access = self._feed, self._access
         try:
+            if access is not None:
+                await access.admit(subscriber)
             point = await feed.start_point(start)
         except RealtimeError as exc:
             await end(subscriber, exc, feed)
@@ -210,6 +186,8 @@ class _Stream:
             return
         subscriber.begin(point, feed.hub.epoch)
         subscriber.say(pb.Ready(epoch=feed.hub.epoch, source=feed.hub.source_position()))
+        if access is not None:
+            access.tell_lost(subscriber)
         await keep_up(subscriber, feed)
 
     def _close(self, name: str) -> None:
@@ -248,6 +226,18 @@ class _Stream:
         elif not subscriber.is_closed:
             subscriber.say(pb.Progress(nonce=request.nonce, source=self._feed.hub.source_position()))
 
+    async def _reauthenticate(self, token: str) -> None:
+        """Nothing else is read meanwhile: what is asked after it is asked by the new caller."""
+        if self._access is not None:
+            await self._access.renew(token)
+        else:
+            self._announce(pb.SubscribeResponse(auth_expiring=pb.AuthExpiring()))
+
+    def _announce(self, frame: pb.SubscribeResponse) -> None:
+        """Queues a frame that concerns the whole stream."""
+        self._announcements.append(frame.SerializeToString())
+        self._turns.wake()
+
     def _refuse(self, name: str, error: RealtimeError) -> None:
         """Answers a request that concerns no open subscription; a name that is too long is not repeated."""
         name = name if len(name.encode()) <= _NAME_BYTES else ""
@@ -264,6 +254,9 @@ class _Stream:
             if loop.time() >= progress_at:
                 self._tell_progress()
                 progress_at = loop.time() + self._limits.progress_s
+            while self._announcements:
+                await self._context.write(self._announcements.popleft())
+                self._sent.set()
             subscriber = self._turns.next()
             if subscriber is None:
                 if self._is_ending:
@@ -271,6 +264,9 @@ class _Stream:
                 if self._is_half_closed and not self._subscribers:
                     return
                 await self._turns.filled(progress_at)
+                continue
+            if self._access is not None and not self._access.lets_pass(subscriber):
+                self._turns.skip(subscriber)
                 continue
             frame = subscriber.take_frame()
             await self._context.write(frame)
@@ -285,12 +281,19 @@ class _Stream:
 
     def _forget(self, subscriber: Subscriber) -> None:
         subscriber.release()
+        if self._access is not None:
+            self._access.forget(subscriber)
         self._turns.forget(subscriber)
         if self._subscribers.get(subscriber.name) is subscriber:
             del self._subscribers[subscriber.name]
 
     def _tell_progress(self) -> None:
-        """To each subscription that has nothing to send, or may not: it is alive, and its cursor moves on."""
+        """To each subscription that has nothing to send, or may not: it is alive, and its cursor moves on.
+        Without one the stream itself says that it is alive."""
+        if not self._subscribers:
+            self._announce(
+                pb.SubscribeResponse(progress=pb.Progress(source=self._feed.hub.source_position()))
+            )
         for subscriber in self._subscribers.values():
             if subscriber.epoch and not subscriber.is_closed and not subscriber.has_frames:
                 progress = pb.Progress(source=self._feed.hub.source_position())

@@ -91,6 +91,10 @@ class Turns:
         else:
             self._leave(subscriber)
 
+    def skip(self, subscriber: Subscriber) -> None:
+        """Takes the one that ``next`` gave out of the row, unsent: it says itself when it is ready again."""
+        self._leave(subscriber)
+
     def forget(self, subscriber: Subscriber) -> None:
         """A subscription is over."""
         self._sent_at.pop(subscriber, None)

@@ -23,6 +23,10 @@ SAME_FOR_BOTH = (
     "tests/property/test_plan.py",
     "tests/property/test_pgoutput.py",
     "tests/property/test_bridge.py",
+    "tests/unit/realtime",
+    "tests/property/test_hub.py",
+    "tests/property/test_lean.py",
+    "tests/property/test_cursor.py",
 )
 
 

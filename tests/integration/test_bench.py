@@ -130,7 +130,7 @@ async def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> No
     assert "is not empty" in err
 
 
-@pytest.mark.parametrize("name", ["bridge", "snapshot"])
+@pytest.mark.parametrize("name", ["bridge", "snapshot", "fanout", "catchup", "idle"])
 def test_a_ceiling_is_short_enough_to_print(name: str) -> None:
     printed = CliRunner().invoke(app, ["ceiling", name])
     assert printed.exit_code == 0
@@ -147,7 +147,7 @@ def test_a_wrong_count_is_written_and_ends_with_an_error(
     with pytest.raises(CommandError, match="not exactly what was written"):
         measure(miscounts, tmp_path / "result.json", None)
     assert orjson.loads((tmp_path / "result.json").read_bytes())["cases"][0]["parameters"]["events"] == [9]
-    assert "what was stored is not what was written" in capsys.readouterr().out
+    assert "what was counted is not what was written" in capsys.readouterr().out
 
 
 def test_percentiles_are_by_nearest_rank() -> None:

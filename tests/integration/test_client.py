@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import pytest
@@ -48,7 +48,7 @@ async def take(subscription: Subscription, count: int) -> list[ReceivedEvent]:
     return result
 
 
-def numbers(events: list[ReceivedEvent]) -> list[int]:
+def numbers(events: Sequence[ReceivedEvent]) -> list[int]:
     return [received.sequence for received in events]
 
 

@@ -100,3 +100,38 @@ async def test_truncate_reaches_all_of_its_kind(nats_server: NatsServer, writer:
         await stream.open("again", wanted[1], earliest())
         await stream.caught_up("again")
         assert stream["again"].sequences == sequences(stored)
+
+
+async def test_verbs_and_changed_fields(nats_server: NatsServer, writer: StreamWriter) -> None:
+    changes = [
+        Change(),
+        Change(verb=fmt.UPDATED, changed="title,version"),
+        Change(verb=fmt.UPDATED, changed="body"),
+        Change(verb=fmt.UPDATED),
+        Change(verb=fmt.DELETED),
+        Change(entity=fmt.NONE, verb=fmt.TRUNCATED),
+    ]
+    filters = {
+        "title": pb.Filter(changed_fields=["title"]),
+        "title or body": pb.Filter(changed_fields=["title", "body"]),
+        "updates of title": pb.Filter(kinds=["note"], verbs=["updated"], changed_fields=["title"]),
+        "deleted": pb.Filter(verbs=["deleted"]),
+        "domain": pb.Filter(verbs=["archived"]),
+    }
+    wanted = {
+        "title": [0, 1, 4, 5],
+        "title or body": [0, 1, 2, 4, 5],
+        "updates of title": [1, 5],
+        "deleted": [4, 5],
+        "domain": [5],
+    }
+    old = await writer.commit(*changes)
+    async with serving(nats_server.url) as address, raw_stream(address) as stream:
+        for name, each in filters.items():
+            await stream.open(name, each, earliest())
+            await stream.caught_up(name)
+        new = await writer.commit(*changes)
+        for name, indexes in wanted.items():
+            await stream.until(lambda name=name: stream[name].through == 12)  # type: ignore[misc]
+            assert stream[name].sequences == [stored[at].sequence for stored in (old, new) for at in indexes]
+            assert stream[name].counts == [len(indexes) * 2, 12 - len(indexes) * 2, 0]

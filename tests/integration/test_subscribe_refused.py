@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2 as rpc  # type: ignore[import-untyped]  # it has no marker
 
 from protos.common.v1 import error_pb2 as codes
 from protos.events.v1 import stream_pb2 as pb
+from protos.wire import delimited
 from realtime.cursor import Cursor
 from tests.fixtures.raw_stream import RawStream, after, earliest, raw_stream
 from tests.fixtures.realtime_server import serving
@@ -62,6 +64,8 @@ async def refused(stream: RawStream, name: str, code: int, reason: str, field: s
         (pb.Filter(entity_ids=["a.b"]), "filter.entity_ids[0]"),
         (pb.Filter(entity_ids=["_"]), "filter.entity_ids[0]"),
         (pb.Filter(entity_ids=["*"]), "filter.entity_ids[0]"),
+        (pb.Filter(verbs=["updated", "Updated"]), "filter.verbs[1]"),
+        (pb.Filter(changed_fields=["titel"]), "filter.changed_fields[0]"),
     ],
 )
 async def test_a_filter_that_cannot_be(stream: RawStream, wanted: pb.Filter, field: str) -> None:
@@ -74,6 +78,60 @@ async def test_a_filter_with_too_many_combinations(stream: RawStream) -> None:
     wanted = pb.Filter(workspace_ids=[new_id() for _ in range(40)], entity_ids=[new_id() for _ in range(40)])
     await stream.open("bad", wanted, wait=False)
     await refused(stream, "bad", codes.ERROR_CODE_RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+
+
+@pytest.mark.parametrize("name", ["workspace_ids", "kinds", "entity_ids", "verbs", "changed_fields"])
+async def test_a_filter_with_a_list_that_is_too_long(stream: RawStream, name: str) -> None:
+    await stream.open("bad", pb.Filter(**{name: ["note"] * 10_000}), wait=False)
+    error = await refused(stream, "bad", codes.ERROR_CODE_RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+    assert f"filter.{name} has 10000 members" in error.message
+
+
+# As a client in another language may write -1: ten bytes, of which an unsigned field keeps 32 bits.
+NEGATIVE_LINGER = delimited(1, delimited(1, b"bad") + b"\x38" + b"\xff" * 9 + b"\x01")
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.OpenSubscription(credit=pb.Credit(messages=-1)), "open.credit.messages"),
+        (pb.OpenSubscription(credit=pb.Credit(messages=1, bytes=-(2**63))), "open.credit.bytes"),
+        (pb.OpenSubscription(max_linger_ms=1001), "open.max_linger_ms"),
+        (pb.OpenSubscription(max_linger_ms=2**32 - 1), "open.max_linger_ms"),
+        (NEGATIVE_LINGER, "open.max_linger_ms"),
+        (
+            pb.OpenSubscription(overflow_policy=cast("pb.OverflowPolicy.ValueType", 99)),
+            "open.overflow_policy",
+        ),
+        (pb.OpenSubscription(field_mask=FieldMask(paths=["title", "titel"])), "open.field_mask.paths[1]"),
+        (pb.OpenSubscription(field_mask=FieldMask(paths=["title"] * 101)), "open.field_mask"),
+    ],
+)
+async def test_terms_that_cannot_be(
+    stream: RawStream, request_: pb.OpenSubscription | bytes, field: str
+) -> None:
+    if isinstance(request_, pb.OpenSubscription):
+        request_.subscription_id = "bad"
+        request_ = pb.SubscribeRequest(open=request_).SerializeToString()
+    await stream.send(request_)
+    await refused(stream, "bad", codes.ERROR_CODE_INVALID_ARGUMENT, "ARGUMENT_INVALID", field)
+
+
+@pytest.mark.parametrize("field", ["messages", "bytes"])
+async def test_credit_that_is_negative_ends_its_subscription(stream: RawStream, field: str) -> None:
+    await stream.open("bad")
+    credit = pb.Credit(**{field: -1})
+    await stream.send(pb.SubscribeRequest(credit=pb.CreditGrant(subscription_id="bad", credit=credit)))
+    await refused(
+        stream, "bad", codes.ERROR_CODE_INVALID_ARGUMENT, "ARGUMENT_INVALID", f"credit.credit.{field}"
+    )
+
+
+async def test_credit_of_what_is_not_open(stream: RawStream) -> None:
+    await stream.send(pb.SubscribeRequest(credit=pb.CreditGrant(subscription_id="x")))
+    await refused(
+        stream, "x", codes.ERROR_CODE_INVALID_ARGUMENT, "ARGUMENT_INVALID", "credit.subscription_id"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "ü" * 33])

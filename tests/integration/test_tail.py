@@ -8,9 +8,13 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from psycopg import AsyncConnection
 
+from bridge.settings import BridgeSettings
+from tests.fixtures.bridge import running
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_writer import Change, StreamWriter
 from zephyr.stack.nats import NatsServer
@@ -66,6 +70,51 @@ async def test_json_lines_and_the_cursor_to_go_on_after(target: str, writer: Str
     assert last == {"cursor": lines[-1]["cursor"]}
 
 
+async def test_a_field_mask_leaves_the_rest_out(target: str, writer: StreamWriter) -> None:
+    (stored,) = await writer.commit(Change(size=10))
+    _, out, _ = await run(target, "--earliest", "--json", "-n", "1", "--field", "id")
+    event = json.loads(out.splitlines()[0])["event"]
+    assert stored.change is not None
+    assert event["note"] == {"id": stored.change.entity}
+    assert event["subject"] == stored.change.entity
+
+
+async def test_it_begins_at_a_time(target: str, writer: StreamWriter) -> None:
+    stored = await writer.commit(Change(), Change())
+    since = (datetime.now(UTC) - timedelta(hours=1)).replace(tzinfo=None).isoformat()
+    code, out, _ = await run(target, "--since", since, "--json", "-n", "2")
+    assert code == 0
+    assert [json.loads(line)["event"]["id"] for line in out.splitlines()[:2]] == [item.id for item in stored]
+
+
+async def test_it_begins_with_the_present_state(bridge_settings: BridgeSettings) -> None:
+    dsn = bridge_settings.postgres_dsn
+    async with (
+        running(bridge_settings),
+        serving(bridge_settings.nats_url, postgres_dsn=dsn) as address,
+        await AsyncConnection.connect(dsn, autocommit=True) as sql,
+    ):
+        await sql.execute(
+            "INSERT INTO workspaces (slug, name) SELECT 'w' || n, 'n' FROM generate_series(1, 3) n"
+        )
+        process = await start(address, "--snapshot", "--kind", "workspace", "--json")
+        await listening(process)
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            assert b"the state is whole" in await process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            out, _ = await process.communicate()
+        *states, last = map(json.loads, out.decode().splitlines())
+        assert sorted(state["event"]["workspace"]["slug"] for state in states) == ["w1", "w2", "w3"]
+        await sql.execute("UPDATE workspaces SET name = 'new' WHERE slug = 'w2'")
+        _, text, _ = await run(address, "--json", "--after", last["cursor"], "-n", "1")
+        event = json.loads(text.splitlines()[0])["event"]
+        assert (event["type"], event["workspace"]["slug"]) == ("workspace.updated", "w2")
+        # Broken off within the state there is no place to go on after.
+        code, text, _ = await run(address, "--snapshot", "--kind", "workspace", "--json", "-n", "1")
+        assert (code, len(text.splitlines())) == (0, 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_it_with_0_and_the_cursor(
     target: str, writer: StreamWriter, number: signal.Signals
@@ -111,6 +160,9 @@ async def test_nothing_came_and_the_cursor_is_that_of_ready(target: str, writer:
         (("--after", "%%%"), 2, "cursor"),
         (("--after", "AQ"), 2, "cursor"),
         (("-n", "0"), 2, ""),
+        (("--since", "yesterday"), 2, "is no time"),
+        (("--since", "2026-01-01", "--earliest"), 2, "one place only"),
+        (("--field", "colour"), 2, "no model has a field 'colour'"),
     ],
 )
 async def test_what_is_wrong_is_said_in_one_line(

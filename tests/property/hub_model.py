@@ -27,6 +27,14 @@ def wants(wanted: Filter, entry: Entry) -> bool:
         return False
     if entry.verb == fmt.TRUNCATED:
         return True
+    if wanted.verbs and entry.verb not in wanted.verbs:
+        return False
+    if (
+        entry.verb == "updated"
+        and wanted.changed
+        and not any(name in wanted.changed for name in entry.changed)
+    ):
+        return False
     in_workspace = not wanted.workspaces or subject.workspace in wanted.workspaces
     return in_workspace and (not wanted.entities or subject.entity in wanted.entities)
 
@@ -51,7 +59,7 @@ class Broker:
         self.last += step
         headers = {fmt.VERB: "made"}
         if isinstance(message, tuple):
-            workspace, kind, entity, headers[fmt.VERB] = message
+            workspace, kind, entity, headers[fmt.VERB], headers[fmt.CHANGED] = message
             subject = str(fmt.Subject(workspace, kind, entity))
         elif message == "mark":
             subject = fmt.POSITION_SUBJECT
@@ -86,7 +94,8 @@ class LiveSource:
 
 @dataclass(eq=False)
 class Listener:
-    """A subscription, what it wanted, and what it was told."""
+    """A subscription, what it wanted, and what it was told. ``messages`` and ``bytes`` are the credit that is
+    left of what was granted; None for no bound."""
 
     subscriber: Subscriber
     start: pb.Start
@@ -94,6 +103,39 @@ class Listener:
     task: asyncio.Task[None] | None = None
     begin: int = -1
     through: int = -1
-    got: list[int] = field(default_factory=list)
     over: set[int] = field(default_factory=set)
     said: list[str] = field(default_factory=list)
+    messages: int | None = None
+    bytes: int | None = None
+    missing: set[int] = field(default_factory=set)
+    last: int = 0
+
+    def hear_gap(self, gap: pb.Gap) -> None:
+        """Each is told once and in its turn, and nothing is stored there."""
+        told = set(range(gap.after + 1, gap.through + 1))
+        assert told
+        assert not told & self.missing
+        assert not told & {entry.sequence for entry in self.history}
+        assert self.last <= gap.after
+        self.missing |= told
+        self.last = gap.through
+
+    def missed(self, through: int) -> set[int]:
+        """What is missing up to a sequence."""
+        return set(range(self.begin + 1, through + 1)) - {entry.sequence for entry in self.history}
+
+    def grant(self, messages: int, size: int) -> None:
+        """Allows more, where there is a bound."""
+        self.subscriber.grant(messages, size)
+        self.messages = None if self.messages is None else self.messages + messages
+        self.bytes = None if self.bytes is None else self.bytes + size
+
+    def spend(self, frame: pb.SubscribeResponse) -> None:
+        """Holds the events of a frame against the credit: each must begin while there is some."""
+        for event in frame.events.events:
+            if self.messages is not None:
+                assert self.messages > 0
+                self.messages -= 1
+            if self.bytes is not None:
+                assert self.bytes > 0
+                self.bytes -= pb.Events(events=[event]).ByteSize()

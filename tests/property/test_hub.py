@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, cast
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from protos.common.v1 import error_pb2 as codes
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import stream_pb2 as pb
 from realtime import catchup
@@ -33,10 +35,11 @@ from realtime.terms import Terms
 from tests.property.hub_model import A, B, Broker, Listener, LiveSource, wants
 
 HUB = HubLimits(ring_entries=12, ring_bytes=2000, whole_transaction_events=5)
-MAILBOX = MailboxLimits(max_events=4, max_bytes=900)
+MAILBOX = MailboxLimits(max_events=4, max_bytes=900, max_controls=4)
 WORKSPACES = (A, B, fmt.NONE)
 KINDS = ("note", "membership")
 ENTITIES = ("x", "y")
+VERBS = ("made", "updated", "deleted")
 TURNS = 40
 
 WANTED = st.builds(
@@ -44,12 +47,27 @@ WANTED = st.builds(
     st.frozensets(st.sampled_from((A, B)), max_size=2),
     st.frozensets(st.sampled_from(KINDS), max_size=2),
     st.frozensets(st.sampled_from(ENTITIES), max_size=2),
+    st.frozensets(st.sampled_from(VERBS), max_size=2),
+    st.frozensets(st.sampled_from(("title", "body")), max_size=1),
+)
+TERMS = st.builds(
+    Terms,
+    WANTED,
+    disconnects=st.sampled_from((False, False, True)),
+    messages=st.sampled_from((None, None, 0, 1, 5)),
+    bytes=st.sampled_from((None, None, 0, 1, 600)),
 )
 MESSAGE = st.one_of(
     st.tuples(
-        st.sampled_from(WORKSPACES), st.sampled_from(KINDS), st.sampled_from(ENTITIES), st.just("made")
+        st.sampled_from(WORKSPACES),
+        st.sampled_from(KINDS),
+        st.sampled_from(ENTITIES),
+        st.sampled_from(VERBS),
+        st.sampled_from(("", "title", "body", "title,body")),
     ),
-    st.tuples(st.just(fmt.NONE), st.sampled_from(KINDS), st.just(fmt.NONE), st.just(fmt.TRUNCATED)),
+    st.tuples(
+        st.just(fmt.NONE), st.sampled_from(KINDS), st.just(fmt.NONE), st.just(fmt.TRUNCATED), st.just("")
+    ),
     st.sampled_from(("mark", "foreign", "published")),
 )
 
@@ -84,7 +102,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, preload: int) -> None:
         self._new_epoch()
         for _ in range(preload):
-            self.broker.append((A, "note", "x", "made"), None, 1)
+            self.broker.append((A, "note", "x", "made", ""), None, 1)
         self.taken = len(self.broker.all)
         self.hub.begin(self.broker.epoch, Point(self.broker.last, self.broker.last, 0, 0, 0))
 
@@ -111,16 +129,22 @@ class Machine(RuleBasedStateMachine):
         self.hub.take(entries)
         self.run()
 
-    @rule(wanted=WANTED, where=st.sampled_from(("live", "earliest", "after")), data=st.data())
+    @rule(
+        terms=TERMS, same=st.booleans(), where=st.sampled_from(("live", "earliest", "after")), data=st.data()
+    )
     @precondition(lambda self: len(self.listeners) < 6)
-    def subscribe(self, wanted: Filter, where: str, data: st.DataObject) -> None:
+    def subscribe(self, terms: Terms, same: bool, where: str, data: st.DataObject) -> None:
+        """``same``: with a filter that another subscription has."""
+        if same and self.listeners:
+            terms = replace(terms, wanted=data.draw(st.sampled_from(self.listeners)).subscriber.filter)
         start = pb.Start(live=pb.LiveStart())
         if where == "earliest":
             start = pb.Start(earliest=pb.EarliestStart())
         elif where == "after" and self.cursors:
             cursor = data.draw(st.sampled_from(self.cursors))
             start = pb.Start(after=pb.AfterStart(cursor=cursor))
-        listener = Listener(Subscriber("s", Terms(wanted), MAILBOX), start, self.broker.all)
+        listener = Listener(Subscriber("s", terms, MAILBOX), start, self.broker.all)
+        listener.messages, listener.bytes = terms.messages, terms.bytes
         self.listeners.append(listener)
 
         async def begin() -> None:
@@ -135,6 +159,25 @@ class Machine(RuleBasedStateMachine):
         for _ in range(frames):
             if listener.subscriber.has_frames:
                 self._take_frame(listener)
+        self.run()
+
+    @rule(data=st.data(), messages=st.integers(0, 6), size=st.sampled_from((0, 1, 500)))
+    @precondition(lambda self: self.listeners)
+    def grant(self, data: st.DataObject, messages: int, size: int) -> None:
+        listener = data.draw(st.sampled_from(self.listeners))
+        if "closed" not in listener.said:  # the service knows it no longer then
+            listener.grant(messages, size)
+        self.run()
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.listeners)
+    def narrow(self, data: st.DataObject) -> None:
+        """It may see less from now on: what is queued of the rest must not be sent."""
+        subscriber = data.draw(st.sampled_from(self.listeners)).subscriber
+        if subscriber.epoch and subscriber.filter.workspaces != {B}:
+            self.hub.narrow(subscriber, replace(subscriber.filter, workspaces=frozenset((B,))))
+            if not subscriber.is_closed:
+                subscriber.say(pb.ScopeChanged(lost_workspace_ids=[A]), in_turn=False)
         self.run()
 
     @rule()
@@ -171,7 +214,7 @@ class Machine(RuleBasedStateMachine):
     def change_epoch(self, known: bool) -> None:
         """The stream is another; for some turns the hub may not know it yet."""
         self._new_epoch()
-        self.broker.append((A, "note", "x", "made"), None, 1)
+        self.broker.append((A, "note", "x", "made", ""), None, 1)
         if not known:
             self.run()
         self.taken = 0
@@ -210,6 +253,9 @@ class Machine(RuleBasedStateMachine):
 
     def _read_to_the_end(self, listener: Listener) -> None:
         subscriber = listener.subscriber
+        if "closed" in listener.said:
+            return
+        listener.grant(1_000_000, 1_000_000_000)
         for _ in range(1000):
             self.run()
             if not subscriber.has_frames:
@@ -220,13 +266,15 @@ class Machine(RuleBasedStateMachine):
             return
         assert subscriber.is_live or self.hub.position.sequence < listener.begin
         assert subscriber.examined.sequence == max(self.hub.position.sequence, listener.begin)
-        wanted = [
-            entry.sequence
+        # Each frame was held against all that its interval holds, and they join. What is behind the last one?
+        left = [
+            entry
             for entry in listener.history
-            if listener.begin < entry.sequence <= self.hub.position.sequence
+            if listener.through < entry.sequence <= self.hub.position.sequence
             and wants(subscriber.filter, entry)
         ]
-        assert listener.got == wanted
+        assert not left
+        assert listener.missing == listener.missed(max(self.hub.position.sequence, listener.begin))
 
     async def _follow(self, listener: Listener) -> None:
         subscriber = listener.subscriber
@@ -254,6 +302,15 @@ class Machine(RuleBasedStateMachine):
             assert kind in ("reset", "closed")
             return
         assert listener.said[0] in ("ready", "closed")
+        if frame.closed.error.code == codes.ERROR_CODE_RESOURCE_EXHAUSTED:
+            assert listener.subscriber.terms.disconnects, "it asked for it"
+        assert not (kind == "fell_behind" and listener.subscriber.terms.disconnects)
+        listener.spend(frame)
+        if kind == "gap":
+            listener.hear_gap(frame.gap)
+        for event in frame.events.events:
+            assert event.sequence > listener.last
+            listener.last = event.sequence
         coverage = frame.coverage
         assert coverage.after == listener.through
         listener.through = coverage.through
@@ -263,7 +320,6 @@ class Machine(RuleBasedStateMachine):
         assert coverage.matched == len(matching)
         assert coverage.internal == sum(e.is_internal for e in examined)
         assert coverage.matched + coverage.skipped + coverage.internal == len(examined)
-        listener.got += [e.sequence for e in matching]
         self.cursors.append(frame.cursor)
         self.cursors += [event.cursor for event in frame.events.events]
         del self.cursors[:-20]

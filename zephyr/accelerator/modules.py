@@ -7,6 +7,7 @@ from pathlib import Path
 
 MODULES = (
     "protos.wire",
+    "protos.events.v1.stream_format",
     "bridge.change",
     "bridge.pgoutput",
     "bridge.outgoing",
@@ -19,8 +20,27 @@ MODULES = (
     "bridge.outbox",
     "bridge.sequencer",
     "bridge.nats_wire",
+    "realtime.cursor",
+    "realtime.lean",
+    "realtime.entry",
+    "realtime.point",
+    "realtime.delivered",
+    "realtime.page",
+    "realtime.memberships",
+    "realtime.filters",
+    "realtime.limits",
+    "realtime.history",
+    "realtime.mask",
+    "realtime.budget",
+    "realtime.credit",
+    "realtime.terms",
+    "realtime.frames",
+    "realtime.lane",
+    "realtime.subscriber",
+    "realtime.hub",
+    "realtime.handover",
 )
-PACKAGES = ("protos", "bridge")
+PACKAGES = ("protos", "bridge", "realtime")
 """Where their imports are looked for, when they are compiled."""
 
 

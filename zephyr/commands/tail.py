@@ -12,10 +12,20 @@ import typer
 from google.protobuf.json_format import MessageToDict
 
 from protos.events.v1.stream_pb2 import StreamedEvent
-from realtime.client import Client, ReceivedEvent, Start, Subscription
+from realtime.client import (
+    Batch,
+    Client,
+    ReceivedEvent,
+    SignalSubscription,
+    SnapshotBegins,
+    SnapshotEnds,
+    SnapshotStart,
+    Start,
+)
+from realtime.client.signals import ScopeChanged, Signal
+from realtime.client.wish import Options
 from realtime.cursor import Cursor, text_to_bytes
-from realtime.filters import Filter
-from zephyr.console import console, flush_output, run, write_line
+from zephyr.console import CommandError, console, flush_output, run, write_line
 from zephyr.signals import on_stop
 
 _SHOWN = {"note": "title", "user": "email", "workspace": "slug", "membership": "user_id"}
@@ -35,12 +45,28 @@ def tail(
     entity: Annotated[
         list[str] | None, typer.Option(help="Only this entity (UUID). May be repeated.")
     ] = None,
+    verb: Annotated[
+        list[str] | None, typer.Option(help="Only this verb, such as updated. May be repeated.")
+    ] = None,
+    changed: Annotated[
+        list[str] | None,
+        typer.Option(help="Updates only when this field changed, such as title. May be repeated."),
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="Deliver only this field of what changed, such as title. May be repeated."),
+    ] = None,
     after: Annotated[
         str | None, typer.Option(help="Go on after this cursor: the last line of an earlier run.")
     ] = None,
     earliest: Annotated[
         bool, typer.Option("--earliest", help="Begin at the oldest event that is left.")
     ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Begin at what was stored at or after this time: ISO 8601, UTC unless it says."),
+    ] = None,
+    snapshot: Annotated[bool, typer.Option("--snapshot", help="Begin with the present state.")] = False,
     count: Annotated[
         int | None, typer.Option("--count", "-n", min=1, help="End after so many events.")
     ] = None,
@@ -50,17 +76,42 @@ def tail(
 
     Ctrl-C ends it with 0. It reconnects by itself when the server goes away.
     """
-    start = Start.earliest() if earliest else Start.live()
+    options: Options = {
+        "workspaces": workspace or (),
+        "kinds": kind or (),
+        "entities": entity or (),
+        "verbs": verb or (),
+        "changed": changed or (),
+        "fields": field or (),
+        "patience_s": 10,
+    }
+    run(_tail(target, options, _start(after, earliest, since, snapshot), count, as_json))
+
+
+def _start(after: str | None, earliest: bool, since: str | None, snapshot: bool) -> Start | SnapshotStart:
+    if (after is not None) + earliest + (since is not None) + snapshot > 1:
+        raise CommandError(
+            "it can begin at one place only", "give one of --after, --earliest, --since and --snapshot", 2
+        )
     if after is not None:
-        start = Start.after(Cursor.decode(text_to_bytes(after)).encode())
-    wanted = Filter(frozenset(workspace or ()), frozenset(kind or ()), frozenset(entity or ()))
-    run(_tail(target, wanted, start, count, as_json))
+        return Start.after(Cursor.decode(text_to_bytes(after)).encode())
+    if since is not None:
+        try:
+            when = datetime.fromisoformat(since)
+        except ValueError as exc:
+            raise CommandError(
+                f"--since {since!r} is no time", "write it as 2026-01-31T12:00:00 or with +02:00 behind", 2
+            ) from exc
+        return Start.at_time(when if when.tzinfo is not None else when.replace(tzinfo=UTC))
+    if snapshot:
+        return Start.snapshot()
+    return Start.earliest() if earliest else Start.live()
 
 
 class _Tail:
     """Prints what a subscription gives, and remembers the cursor behind what was printed."""
 
-    def __init__(self, subscription: Subscription, count: int | None, as_json: bool) -> None:
+    def __init__(self, subscription: SignalSubscription, count: int | None, as_json: bool) -> None:
         self._subscription = subscription
         self._left = count
         self._as_json = as_json
@@ -73,9 +124,13 @@ class _Tail:
         self._subscription.patience_s = None
         console.print("listening; Ctrl-C ends", style="dim")
         async for batch in self._subscription.batches():
+            if not isinstance(batch, Batch):
+                _say(batch)
+                continue
             for received in batch:
                 write_line(_as_json(received) if self._as_json else _as_text(received))
-                self._within = received.cursor
+                if not batch.in_snapshot:
+                    self._within = received.cursor
                 if self._left is not None:
                     self._left -= 1
                     if self._left == 0:
@@ -89,16 +144,12 @@ class _Tail:
         return self._within or (self._subscription.cursor if self._is_ready else b"")
 
 
-async def _tail(target: str, wanted: Filter, start: Start, count: int | None, as_json: bool) -> None:
+async def _tail(
+    target: str, options: Options, start: Start | SnapshotStart, count: int | None, as_json: bool
+) -> None:
     async with (
         Client(target) as client,
-        client.subscribe(
-            workspaces=wanted.workspaces,
-            kinds=wanted.kinds,
-            entities=wanted.entities,
-            start=start,
-            patience_s=10,
-        ) as subscription,
+        client.subscribe(start=start, signals=True, **options) as subscription,
     ):
         tailing = _Tail(subscription, count, as_json)
         reading = asyncio.ensure_future(tailing.run())
@@ -113,6 +164,17 @@ async def _tail(target: str, wanted: Filter, start: Start, count: int | None, as
                 text = cursor_text(tailing.cursor)
                 write_line(json.dumps({"cursor": text}) if as_json else text)
                 flush_output()
+
+
+def _say(signal: Signal) -> None:
+    """What a person ought to know; the rest is the client's business."""
+    if isinstance(signal, SnapshotBegins) and signal.reason:
+        console.print(f"the state begins anew: {signal.reason}", style="dim")
+    elif isinstance(signal, SnapshotEnds):
+        console.print(f"the state is whole: {signal.items} items", style="dim")
+    elif isinstance(signal, ScopeChanged):
+        lost = ", ".join(signal.lost_workspaces)
+        console.print(f"not delivered any more: {lost} ({signal.reason})", style="dim")
 
 
 def cursor_text(cursor: bytes) -> str:

@@ -25,7 +25,7 @@ PROBE_TIMEOUT_S = 5
 
 # Go collects its garbage when the heap has grown to five times what lives, not to twice: a fifth less
 # CPU in the broker under load, for some 100 MB. Near the limit it collects as often as it must.
-_COLLECTOR = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
+_COLLECTOR = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
 
 CONFIGURATION = """\
 server_name: zephyr

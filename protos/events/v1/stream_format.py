@@ -11,70 +11,83 @@ the same in prose, and a contract test holds both against a stream that the brid
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-ROOT = "zephyr"
-SUBJECTS = "zephyr.>"
-SHARD = "0"
-NONE = "_"
+ROOT: Final = "zephyr"
+SUBJECTS: Final = "zephyr.>"
+SHARD: Final = "0"
+NONE: Final = "_"
 """Stands where there is no workspace, or no single entity."""
 
-MARKS = "_mark"
-OWNER_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.owner"
-POSITION_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.position"
-BACKFILL_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.backfill"
-SCHEMA_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.schema"
-SNAPSHOT_SUBJECT = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
+MARKS: Final = "_mark"
+OWNER_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.owner"
+POSITION_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.position"
+BACKFILL_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.backfill"
+SCHEMA_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.schema"
+SNAPSHOT_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
 
-DEAD_LETTERS = "zephyr-dead"
+DEAD_LETTERS: Final = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
 
-EPOCH_KEY = "zephyr-epoch"
+EPOCH_KEY: Final = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
-FORMAT_KEY = "zephyr-format"
-FORMAT = "1"
+FORMAT_KEY: Final = "zephyr-format"
+FORMAT: Final = "1"
 
-ID = "Zephyr-Id"
-VERB = "Zephyr-Verb"
-CHANGED = "Zephyr-Changed"
-COMMIT = "Zephyr-Commit"
-SCHEMA = "Zephyr-Schema"
-ACTOR = "Zephyr-Actor"
-CORRELATION = "Zephyr-Correlation"
-TRACEPARENT = "traceparent"
+ID: Final = "Zephyr-Id"
+VERB: Final = "Zephyr-Verb"
+CHANGED: Final = "Zephyr-Changed"
+COMMIT: Final = "Zephyr-Commit"
+SCHEMA: Final = "Zephyr-Schema"
+ACTOR: Final = "Zephyr-Actor"
+CORRELATION: Final = "Zephyr-Correlation"
+TRACEPARENT: Final = "traceparent"
 
 # The fence (NATS 2.12 and later; ADR-50): the message is stored only while the owner
 # mark is the one that its writer wrote.
-FENCE_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
-FENCE_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+FENCE_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+FENCE_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
 
-CREATED = "created"
-UPDATED = "updated"
-DELETED = "deleted"
-TRUNCATED = "truncated"
-ENTERED = "entered"
-LEFT = "left"
-REJECTED = "rejected"
+CREATED: Final = "created"
+UPDATED: Final = "updated"
+DELETED: Final = "deleted"
+TRUNCATED: Final = "truncated"
+ENTERED: Final = "entered"
+LEFT: Final = "left"
+REJECTED: Final = "rejected"
 """A change whose row could not become an event: the entity's state is not known from here."""
-READ = "read"
+READ: Final = "read"
 """A row as a snapshot found it: its whole state, and no change of a transaction."""
-ROW_VERBS = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, READ, REJECTED)
-STATES = (CREATED, UPDATED, ENTERED, READ)
+ROW_VERBS: Final = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, READ, REJECTED)
+STATES: Final = (CREATED, UPDATED, ENTERED, READ)
 """After these the row stands as the event says."""
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+\Z")
+Suffix = Literal["row", "event"]
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
-@dataclass(frozen=True, slots=True)
 class Subject:
-    """Where an event is published. ``entity`` is ``_`` for an event about all entities."""
+    """Where an event is published. ``entity`` is ``_`` for an event about all entities. A value: never changed."""
 
-    workspace: str
-    kind: str
-    entity: str
-    suffix: Literal["row", "event"] = "row"
-    shard: str = SHARD
+    __slots__ = ("entity", "kind", "shard", "suffix", "workspace")
+
+    def __init__(
+        self, workspace: str, kind: str, entity: str, suffix: Suffix = "row", shard: str = SHARD
+    ) -> None:
+        self.workspace = workspace
+        self.kind = kind
+        self.entity = entity
+        self.suffix = suffix
+        self.shard = shard
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Subject) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __repr__(self) -> str:
+        return f"Subject({str(self)!r})"
 
     def __str__(self) -> str:
         return f"{ROOT}.{self.shard}.{self.workspace}.{self.kind}.{self.entity}.{self.suffix}"
@@ -96,17 +109,44 @@ def parse_subject(subject: str) -> Subject | None:
         return None
     if len(parts) != 6 or parts[0] != ROOT or parts[5] not in ("row", "event"):
         raise ValueError(f"not a subject of the stream: {subject!r}")
-    suffix: Literal["row", "event"] = "row" if parts[5] == "row" else "event"
+    suffix: Suffix = "row" if parts[5] == "row" else "event"
     return Subject(parts[2], parts[3], parts[4], suffix, parts[1])
 
 
-@dataclass(frozen=True, slots=True, order=True)
 class CommitPlace:
-    """The place of a message in its transaction; ``count`` is set on the last message alone."""
+    """The place of a message in its transaction; ``count`` is set on the last message alone. A value: never
+    changed."""
 
-    lsn: int
-    index: int
-    count: int = 0
+    __slots__ = ("count", "index", "lsn")
+
+    def __init__(self, lsn: int, index: int, count: int = 0) -> None:
+        self.lsn = lsn
+        self.index = index
+        self.count = count
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CommitPlace) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __lt__(self, other: CommitPlace) -> bool:
+        return self._key() < other._key()
+
+    def __gt__(self, other: CommitPlace) -> bool:
+        return self._key() > other._key()
+
+    def __le__(self, other: CommitPlace) -> bool:
+        return self._key() <= other._key()
+
+    def __ge__(self, other: CommitPlace) -> bool:
+        return self._key() >= other._key()
+
+    def __repr__(self) -> str:
+        return f"CommitPlace({str(self)!r})"
+
+    def _key(self) -> tuple[int, int, int]:
+        return self.lsn, self.index, self.count
 
     def __str__(self) -> str:
         text = f"{format_lsn(self.lsn)}/{self.index}"
@@ -140,6 +180,10 @@ def state_id(system_id: str, epoch: str, lsn: int, mark: Literal["r", "d"], subj
     """The id of what a snapshot at ``lsn`` says of an entity: that it was read, or that it is gone."""
     place = f"{subject.workspace}.{subject.kind}.{subject.entity}"
     return f"{system_id}.{epoch}.{format_lsn(lsn)}.{mark}.{place}"
+
+
+PROGRESS = "zephyr.progress"
+"""Prefix of the logical message that asks the bridge for a position mark at once."""
 
 
 def backfill_subject(stream: str) -> str:

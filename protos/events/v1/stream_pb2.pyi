@@ -564,7 +564,7 @@ Global___ProgressQuery: _TypeAlias = ProgressQuery  # noqa: Y015
 @_typing.final
 class SubscribeResponse(_message.Message):
     """One frame of one subscription. Frames join without a gap: `coverage.after` is
-    `coverage.through` of the frame before.
+    `coverage.through` of the frame before, but for the `ready` that follows a `reset`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -588,7 +588,7 @@ class SubscribeResponse(_message.Message):
     subscription_id: _builtins.str
     """The subscription; empty when the frame concerns the whole stream."""
     cursor: _builtins.bytes
-    """Hand it back in AfterStart to go on after this frame. Opaque."""
+    """Hand it back in AfterStart to go on after this frame. Opaque. Empty until a snapshot is whole."""
     @_builtins.property
     def coverage(self) -> Global___Coverage:
         """Which part of the stream the frame accounts for."""
@@ -693,7 +693,7 @@ class Coverage(_message.Message):
     through: _builtins.int
     """Sequence in the stream: everything up to it was examined."""
     matched: _builtins.int
-    """How many matched the filter; they are in this frame."""
+    """How many matched the filter; they are in this frame, or for `snapshot_end` in the pages before it."""
     skipped: _builtins.int
     """How many did not match."""
     internal: _builtins.int

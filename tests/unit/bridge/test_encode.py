@@ -10,11 +10,12 @@ from bridge.draft import Draft
 from bridge.encode import Encoder
 from bridge.errors import EventRejected, EventTooLarge, MappingMismatch
 from bridge.fit import FittedColumn, FittedMapping, FittedTable
-from bridge.mapping import load_mapping, schema_name
+from bridge.mapping import load_mapping
 from bridge.outgoing import Outgoing
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.models.v1.note_pb2 import Note
+from protos.schema_name import schema_name
 
 SYSTEM, EPOCH = "7300000000000000001", "0198c0ffee00deadbeef"
 NOTE, OTHER_NOTE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"

@@ -9,7 +9,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor
 
 from bridge.errors import SettingInvalid
-from bridge.mapping import load_mapping, schema_name
+from bridge.mapping import load_mapping
+from protos.schema_name import schema_name
 
 NOTES = """
 [tables."public.notes"]

@@ -10,7 +10,7 @@ from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.event_pb2 import Event
 from realtime.cursor import Cursor
-from realtime.entry import FOREIGN, make_entry
+from realtime.entry import FOREIGN, make_entry, read_entry
 
 EPOCH = "0190a0000000000000aa"
 SUBJECT = "zephyr.0.w.note.n.row"
@@ -67,3 +67,39 @@ def test_a_payload_that_cannot_be_read_leaves_the_place() -> None:
 def test_nothing_raises(subject: str, headers: dict[str, str], payload: bytes) -> None:
     entry = make_entry(EPOCH, subject, headers, payload, 1, 1)
     pb.Events.FromString(entry.frame)
+
+
+@given(
+    st.sampled_from(("updated", "created", "", " read ")),
+    st.sampled_from(("", "16B3748/3", "16B3748/3/4", "x")),
+    st.sampled_from(("", "title", "title, body")),
+    st.sampled_from(((), ("Zephyr-Id: 1",), ("X: Zephyr-Verb: left", "Zephyr-Verbs: left"))),
+    st.binary(max_size=8) | st.just(EVENT.SerializeToString()),
+)
+def test_headers_as_bytes_say_the_same(
+    verb: str, commit: str, changed: str, others: tuple[str, ...], payload: bytes
+) -> None:
+    named = {fmt.VERB: verb, fmt.COMMIT: commit, fmt.CHANGED: changed}
+    lines = ["NATS/1.0", *others, *(f"{name}: {value}" for name, value in named.items() if value), "", ""]
+    raw = read_entry(EPOCH, SUBJECT.encode(), "\r\n".join(lines).encode(), payload, 7, 70)
+    headers = {name: value.strip() for name, value in named.items() if value}
+    made = make_entry(EPOCH, SUBJECT, headers, payload, 7, 70)
+    for field in (
+        "sequence",
+        "timestamp_ns",
+        "subject",
+        "verb",
+        "commit",
+        "frame",
+        "changed",
+        "payload",
+        "kept",
+    ):
+        assert getattr(raw, field) == getattr(made, field), field
+
+
+def test_it_knows_the_fields_that_an_update_changed() -> None:
+    headers = HEADERS | {fmt.CHANGED: "title,version"}
+    assert make_entry(EPOCH, SUBJECT, headers, b"", 7, 70).changed == ("title", "version")
+    assert make_entry(EPOCH, SUBJECT, HEADERS, b"", 7, 70).changed == ()
+    assert make_entry(EPOCH, SUBJECT, headers | {fmt.VERB: "created"}, b"", 7, 70).changed == ()

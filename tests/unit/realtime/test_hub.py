@@ -87,6 +87,24 @@ def test_marks_tell_where_the_source_is_and_bad_ones_nothing() -> None:
     assert hub.position.internal == 2
 
 
+def test_a_mark_of_another_epoch_tells_nothing_and_a_new_epoch_begins_without_a_place() -> None:
+    hub = begun()
+    later = "0190b0000000000000bb"
+    marks = [PositionMark(epoch=epoch, wal_lsn=lsn) for epoch, lsn in ((EPOCH, 9), (later, 3))]
+    first, second = [
+        Entry(at, at, None, "position", None, mark.SerializeToString(), b"")
+        for at, mark in enumerate(marks, 1)
+    ]
+    hub.take([first])
+    assert hub.source.wal_lsn == 9
+    hub.begin(later, Point(0, 0, 0, 0, 0))
+    assert hub.source.wal_lsn == 0
+    hub.take([first])
+    assert hub.source.wal_lsn == 0
+    hub.take([second])
+    assert hub.source.wal_lsn == 3
+
+
 def mark(sequence: int, age_s: float, interval_ms: int = 0) -> Entry:
     payload = PositionMark(epoch=EPOCH, wal_lsn=7, commit_time=5, interval_ms=interval_ms).SerializeToString()
     return make_entry(EPOCH, fmt.POSITION_SUBJECT, {}, payload, sequence, int((time.time() - age_s) * 1e9))

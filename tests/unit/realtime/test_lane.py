@@ -160,3 +160,20 @@ def test_a_control_frame_divides_what_is_sent() -> None:
     assert titles(frame(one)) == ["t1"]
     assert frame(one).progress.nonce == "n"
     assert titles(frame(one)) == ["t2"]
+
+
+def test_the_end_does_not_wait_for_what_is_examined_no_more() -> None:
+    hub = begun()
+    terms = Terms(Filter(kinds=frozenset(("note",))), disconnects=True)
+    one = listening(hub, "a", terms, max_events=1)
+    hub.take([entry(1, kind="user"), entry(2, kind="user")])
+    one.say(pb.CaughtUp())
+    hub.take([entry(3), entry(4)])
+    assert one.falls == 1
+    assert one.examined.sequence == 0, "what it had not taken is forgotten"
+    one.close(pb.Closed())
+    assert frame(one).HasField("caught_up")
+    last = frame(one)
+    assert last.HasField("closed")
+    assert last.coverage.through == 0
+    assert not one.has_frames

@@ -5,7 +5,7 @@ from __future__ import annotations
 from protos.events.v1 import stream_format as fmt
 from realtime.cursor import Cursor
 from realtime.entry import Entry
-from realtime.point import ORIGIN
+from realtime.point import ORIGIN, Point
 
 
 def entry(sequence: int, commit: fmt.CommitPlace | None = None, *, internal: bool = False) -> Entry:
@@ -16,7 +16,13 @@ def entry(sequence: int, commit: fmt.CommitPlace | None = None, *, internal: boo
 def test_it_counts_messages_and_marks() -> None:
     point = ORIGIN.after(entry(3)).after(entry(5, internal=True)).after(entry(9))
     assert (point.sequence, point.timestamp_ns, point.stored, point.internal) == (9, 90, 3, 1)
-    assert point.renumbered(10, 2)[2:4] == (13, 3)
+    moved = point.renumbered(10, 2)
+    assert (moved.stored, moved.internal) == (13, 3)
+    assert moved == Point(9, 90, 13, 3, 0)
+    assert moved > point
+    assert point < moved
+    assert len({moved, point, point.renumbered(0, 0)}) == 2
+    assert moved.moved(10, 100) == Point(10, 100, 13, 3, 0)
     assert point.cursor("0190a0000000000000aa") == Cursor("0190a0000000000000aa", 9, 90)
 
 
