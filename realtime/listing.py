@@ -68,8 +68,16 @@ class Listing:
         """Up to where a list can go now: what was released."""
         return self._hub.position.cursor(self._hub.epoch)
 
-    async def page(self, wanted: Filter, after: Cursor, end: Cursor, limits: PageLimits) -> Page:
-        """The events after one point, up to another one at most; both of the hub's epoch.
+    async def page(
+        self,
+        wanted: Filter,
+        after: Cursor,
+        end: Cursor,
+        limits: PageLimits,
+        reset: asyncio.Future[CursorReset],
+    ) -> Page:
+        """The events after one point, up to another one at most. ``reset`` is the hub's signal since before the
+        points were found: they are of its epoch while that is not done.
 
         Raises:
             CursorReset: EXPIRED when retention took what comes next; another reason when the stream became another.
@@ -82,7 +90,6 @@ class Listing:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + limits.work_s
         left = limits.examined
-        reset = self._hub.reset_signal()
         chunks = self._chunks(wanted, after, end, limits)
         try:
             async for entries, through in chunks:
@@ -95,6 +102,7 @@ class Listing:
                 left -= len(entries)
                 if page.is_last or left <= 0 or len(page.frames) >= limits.events or loop.time() >= ends_at:
                     return page
+                await asyncio.sleep(0)  # What comes from the ring awaits nothing else.
         finally:
             await chunks.aclose()
         return page
@@ -102,15 +110,19 @@ class Listing:
     def _fill(self, page: Page, wanted: Filter, entries: list[Entry], limits: PageLimits) -> bool:
         """Adds what matches; False when the page is full before the last of the entries."""
         memberships = self._hub.memberships
+        examined: Entry | None = None
         for entry in entries:
             if wanted.matches(entry, memberships):
-                is_full = page.size + len(entry.frame) > limits.bytes or len(page.frames) >= limits.events
+                size = len(entry.frame)
+                is_full = len(page.frames) >= limits.events or page.size + size > limits.bytes
                 if page.frames and is_full:
-                    return False
+                    break
                 page.frames.append(entry.frame)
-                page.size += len(entry.frame)
-            page.through = Cursor(page.through.epoch, entry.sequence, entry.timestamp_ns)
-        return True
+                page.size += size
+            examined = entry
+        if examined is not None:
+            page.through = Cursor(page.through.epoch, examined.sequence, examined.timestamp_ns)
+        return examined is entries[-1] if entries else True
 
     async def _chunks(
         self, wanted: Filter, after: Cursor, end: Cursor, limits: PageLimits
@@ -118,23 +130,22 @@ class Listing:
         subjects = subjects_of(wanted)
         # A kind may be nearly all there is: then its index costs more than it saves. The next chunk tells.
         is_sparse = bool(wanted.workspaces or wanted.entities)
-        async with self._readers:
-            while after.sequence < end.sequence:
-                found = self._from_ring(after, end)
-                if found is None and subjects is not None and is_sparse:
+        while after.sequence < end.sequence:
+            found = self._from_ring(after, end)
+            if found is None and subjects is not None and is_sparse:
+                async with self._readers:
                     async for examined in self._by_subjects(subjects, after, end):
                         yield examined
-                    return
-                if found is None:
-                    count = (
-                        _CHUNK_MESSAGES if wanted != Filter() else min(_CHUNK_MESSAGES, limits.events + 16)
-                    )
+                return
+            if found is None:
+                count = _CHUNK_MESSAGES if wanted != Filter() else min(_CHUNK_MESSAGES, limits.events + 16)
+                async with self._readers:
                     found = await self._from_stream(after, end, count)
-                    memberships = self._hub.memberships
-                    matching = sum(wanted.matches(entry, memberships) for entry in found[0])
-                    is_sparse = matching * _SPARSE < len(found[0])
-                yield found
-                after = found[1]
+                kinds = [entry.subject.kind for entry in found[0] if entry.subject is not None]
+                matching = sum(kind in wanted.kinds for kind in kinds)
+                is_sparse = matching * _SPARSE < len(found[0])
+            yield found
+            after = found[1]
 
     def _from_ring(self, after: Cursor, end: Cursor) -> Examined | None:
         items = self._hub.history.read(after.sequence, end.sequence, _RING_BATCH)

@@ -33,6 +33,7 @@ from realtime.filters import compile_filter
 from realtime.jetstream import StreamReader
 from realtime.listing import Listing, Page, PageLimits
 from realtime.page_token import PageToken
+from realtime.point import ORIGIN, Point
 from realtime.status import abort
 from realtime.subscription import Feed
 
@@ -94,6 +95,7 @@ class ListEvents:
             end = token.end
         else:
             after, end = await self._begin(request)
+        reset = self._feed.hub.reset_signal()
         # Another server may have released more than this one when it said where the list ends.
         await self._feed.hub.reached(end.sequence)
         limits = PageLimits(
@@ -105,12 +107,13 @@ class ListEvents:
         while page is None:
             tries -= 1
             try:
-                page = await self._listing.page(wanted, after, end, limits)
+                page = await self._listing.page(wanted, after, end, limits, reset)
             except CursorReset as exc:
                 # The oldest of a moment ago is gone; the oldest of now is meant as well.
                 if exc.reason != "EXPIRED" or not tries:
                     raise
                 after, end = await self._begin(request)
+                reset = self._feed.hub.reset_signal()
         following = "" if page.is_last else PageToken(page.through, end).encode(question)
         tail = ListEventsResponse(cursor=page.through.encode(), page=PageResponse(next_page_token=following))
         return b"".join((*page.frames, tail.SerializeToString()))
@@ -123,6 +126,9 @@ class ListEvents:
                 raise ArgumentInvalid(name, "it is negative", "give Unix time in microseconds, or 0")
         if since and until and until <= since and not request.after:
             raise ArgumentInvalid("until_time", "it is not after from_time")
+        # Found first: between the place where the list begins and its reading nothing may be awaited.
+        epoch = self._feed.hub.epoch
+        before = await self._before(until) if until else None
         if request.after:
             after = await self._after(request.after)
         elif since:
@@ -130,10 +136,11 @@ class ListEvents:
         else:
             after = await self._start(pb.Start(earliest=pb.EarliestStart()))
         end = self._listing.edge
-        if until:
-            point = await self._before(until)
-            end = min(end, point, key=lambda cursor: cursor.sequence)
-        return after, end
+        if before is None:
+            return after, end
+        if epoch != end.epoch:
+            raise SourceUnavailable("a new epoch began just now")
+        return after, min(end, before.cursor(epoch), key=lambda cursor: cursor.sequence)
 
     async def _after(self, cursor: bytes) -> Cursor:
         return await self._start(pb.Start(after=pb.AfterStart(cursor=cursor)))
@@ -141,13 +148,12 @@ class ListEvents:
     async def _start(self, start: pb.Start) -> Cursor:
         return (await self._feed.start_point(start)).cursor(self._feed.hub.epoch)
 
-    async def _before(self, time_us: int) -> Cursor:
+    async def _before(self, time_us: int) -> Point:
         """The end of what was stored before a time. Nothing of it is left where retention passed it."""
         try:
-            point = await point_before(self._reader, time_us)
+            return await point_before(self._reader, time_us)
         except CursorReset:
-            return Cursor(self._feed.hub.epoch, 0)
-        return point.cursor(self._feed.hub.epoch)
+            return ORIGIN
 
 
 def _parse(data: bytes) -> ListEventsRequest:
