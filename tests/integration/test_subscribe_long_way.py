@@ -10,7 +10,7 @@ from realtime.jetstream import StreamReader
 from tests.fixtures.eventually import eventually
 from tests.fixtures.raw_stream import RawStream, earliest, raw_stream
 from tests.fixtures.realtime_server import serving
-from tests.fixtures.stream_writer import Change, StreamWriter, new_id, sequences
+from tests.fixtures.stream_writer import STREAM, Change, StreamWriter, new_id, sequences
 from zephyr.stack.nats import NatsServer
 
 SMALL = {"ring_entries": 64}
@@ -96,3 +96,22 @@ async def test_closed_in_the_middle_of_the_way(nats_server: NatsServer, writer: 
         await stream.open("b", start=earliest())
         await stream.caught_up("b")
         assert stream["b"].sequences == sequences(writer.stored)
+
+
+async def test_the_consumer_is_deleted_and_the_broker_restarted_under_it(
+    nats_server: NatsServer, writer: StreamWriter
+) -> None:
+    await writer.commit(*(Change() for _ in range(COUNT)))
+    async with serving(nats_server.url, **SMALL) as address, raw_stream(address) as stream:
+        for name in ("deleted", "restarted"):
+            await open_with_credit(stream, name, 3)
+            if name == "deleted":
+                for consumer in await writer.consumers():
+                    await writer.api(f"CONSUMER.DELETE.{STREAM}.{consumer}")
+            else:
+                await nats_server.stop()
+                await nats_server.start()
+            grant = pb.CreditGrant(subscription_id=name, credit=pb.Credit(messages=2 * COUNT))
+            await stream.send(pb.SubscribeRequest(credit=grant))
+            await stream.caught_up(name)
+            assert stream[name].sequences == sequences(writer.stored)

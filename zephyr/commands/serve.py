@@ -52,7 +52,7 @@ async def _serve(settings: ServerSettings, ready_file: Path | None) -> None:
 
 def _spare_the_collector() -> None:
     """Events make many objects and no cycles: what stands when the stream was read is kept for long, and a
-    collection after each 700 new objects would cost a fifteenth of the speed."""
+    collection after each 700 new objects would cost a fifteenth of the speed; few large ones, which stop everything."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 10)
+    gc.set_threshold(10_000, 5, 100)
