@@ -41,7 +41,7 @@ class Pages:
         self._through: Point | None = None
         self._matched = 0
         self._room = asyncio.Event()
-        self._is_stopped = False
+        self._is_stopped = self._is_void = False
 
     def begin(self) -> None:
         """A snapshot begins; what is left of an earlier one is dropped."""
@@ -49,18 +49,26 @@ class Pages:
         self.items = self._matched = 0
         self._through = None
         self.is_under_way = True
+        self._is_void = False
+
+    def void(self) -> None:
+        """Drops what waits and what is still put in, until another snapshot begins."""
+        self.release()
+        self._through = None
+        self._is_void = True
+        self._room.set()
 
     async def put(self, items: Iterable[bytes], is_correction: bool, tell: Callable[[], object]) -> None:
         """Puts items in, waiting for the client where there is no room; ``tell`` says that there is something.
         Drops them once it is stopped."""
         for item in items:
             while not self._has_room(len(item)):
-                if self._is_stopped:
+                if self._is_stopped or self._is_void:
                     return
                 self._room.clear()
                 tell()
                 await (self._room.wait() if self._is_crowded(len(item)) else self._budget.room())
-            if self._is_stopped:
+            if self._is_stopped or self._is_void:
                 return
             self._waiting.append((item, is_correction))
             self._bytes += len(item)
@@ -70,7 +78,8 @@ class Pages:
 
     def end(self, through: Point, matched: int) -> None:
         """The snapshot is whole: what was put in leads to ``through``, ``matched`` events of the stream among it."""
-        self._through, self._matched = through, matched
+        if not self._is_void:
+            self._through, self._matched = through, matched
 
     async def ended(self) -> None:
         """Waits until the end was sent."""

@@ -99,6 +99,8 @@ class Subscriber:
         """The place in the lane that is sent next."""
         self.is_closed = False
         self.lagging = asyncio.Event()
+        self.narrowed = asyncio.Event()
+        """Its filter became narrower in the midst of a snapshot, which is to be begun anew."""
         self.falls = 0
         """How often it left the live edge because its client read too slowly."""
         self.failure: Exception | None = None
@@ -248,6 +250,7 @@ class Subscriber:
     def restart(self, reset: Reset) -> None:
         """Drops the events that wait and says that a new snapshot follows. ``told`` comes before ``begin``."""
         assert self.pages is not None
+        self.narrowed.clear()
         self.pages.begin()
         self._drop_own(len(self._own))
         self._examined = self.sent
@@ -471,6 +474,10 @@ class Subscriber:
         """Takes a filter that admits less. What is queued and does not match it is dropped, and counts as
         skipped. Not at the live edge: see ``Hub.narrow``."""
         self.filter = wanted
+        if self.pages is not None and self.pages.is_under_way:
+            # The scan asks for what may not be seen any more: it is begun anew.
+            self.pages.void()
+            self.narrowed.set()
         kept = deque(item for item in self._own if wanted.matches(item[0], memberships))
         if len(kept) < len(self._own):
             self._own, kept = kept, self._own
@@ -479,6 +486,8 @@ class Subscriber:
     def forget(self) -> None:
         """Drops the events that are queued, and what would be said behind them: they may not be sent."""
         self._drop_own(len(self._own))
+        if self.pages is not None:
+            self.pages.void()
         self._examined = self.sent
         here = self.sent.sequence
         self._controls = [each for each in self._controls if each[0] <= here or each[0] == _LAST]

@@ -38,6 +38,7 @@ _RESET_REASONS = {
     "EXPIRED": pb.RESET_REASON_EXPIRED,
     "EPOCH_CHANGED": pb.RESET_REASON_EPOCH_CHANGED,
     "HISTORY_REWRITTEN": pb.RESET_REASON_HISTORY_REWRITTEN,
+    "FORBIDDEN": pb.RESET_REASON_FORBIDDEN,
 }
 _SOURCE_WAIT_S = 10.0
 
@@ -143,16 +144,22 @@ async def _until_reset(subscriber: Subscriber, feed: Feed) -> CursorReset | None
     """Why the position cannot be served any more; None once the subscription was closed."""
     reset = feed.hub.reset_signal()
     work = asyncio.ensure_future(_follow(subscriber, feed, reset))
+    narrowed = asyncio.ensure_future(subscriber.narrowed.wait()) if subscriber.pages is not None else None
+    waiting = (reset, work) if narrowed is None else (reset, work, narrowed)
     try:
-        await asyncio.wait((reset, work), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if reset.done():
             return reset.result()
+        if narrowed is not None and narrowed.done() and not subscriber.is_closed:
+            return CursorReset("FORBIDDEN", "what the caller may see became less while the snapshot was made")
         work.result()
     except CursorReset as exc:
         return exc
     finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        tasks = (work,) if narrowed is None else (work, narrowed)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return None
 
 

@@ -174,7 +174,8 @@ class Machine(RuleBasedStateMachine):
     def narrow(self, data: st.DataObject) -> None:
         """It may see less from now on: what is queued of the rest must not be sent."""
         subscriber = data.draw(st.sampled_from(self.listeners)).subscriber
-        if subscriber.epoch and subscriber.filter.workspaces != {B}:
+        own = subscriber.filter.workspaces
+        if subscriber.epoch and own != {B} and (not own or B in own):
             self.hub.narrow(subscriber, replace(subscriber.filter, workspaces=frozenset((B,))))
             if not subscriber.is_closed:
                 subscriber.say(pb.ScopeChanged(lost_workspace_ids=[A]), in_turn=False)
