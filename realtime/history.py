@@ -26,6 +26,9 @@ class History:
         self._max_bytes = max_bytes
         self._items: deque[Item] = deque()
         self._bytes = 0
+        self.dropped = 0
+        """How many entries went since the beginning, and how many bytes."""
+        self.dropped_bytes = 0
 
     def append(self, entry: Entry, point: Point) -> None:
         """Adds the newest entry; the oldest go when a bound is passed."""
@@ -33,7 +36,10 @@ class History:
         self._bytes += len(entry.frame)
         while len(self._items) > self._max_entries or self._bytes > self._max_bytes:
             oldest, self.floor = self._items.popleft()
-            self._bytes -= len(oldest.frame)
+            size = len(oldest.frame)
+            self._bytes -= size
+            self.dropped += 1
+            self.dropped_bytes += size
 
     def read(self, after: int, through: int, limit: int) -> list[Item] | None:
         """Up to ``limit`` items with ``after`` < sequence <= ``through``; None when ``after`` is below the floor."""

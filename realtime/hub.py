@@ -77,6 +77,7 @@ class Hub:
         self._by_kind: dict[str | None, dict[Lane, None]] = {}
         self._lanes: dict[LaneKey, Lane] = {}
         self._woken: dict[Lane, None] = {}
+        self._swept = self._swept_bytes = 0
         self._held: list[Entry] = []
         self._held_bytes = 0
         self._is_open = False
@@ -98,6 +99,7 @@ class Hub:
         for entry in memberships:
             self.memberships.begin((entry,))
             self.memberships.end((entry,))
+        self._swept = self._swept_bytes = 0
         self._drop_held()
         self._wake()
 
@@ -230,7 +232,24 @@ class Hub:
             before = point
         self.memberships.end(held)
         self.position = before
+        self._sweep()
         self._wake()
+
+    def _sweep(self) -> None:
+        """Who is behind the ring is served from the stream, now and then looked for: so the lanes keep alive no
+        more than a quarter of the ring beyond it, however many they are."""
+        history, limits = self.history, self._limits
+        if (
+            history.dropped - self._swept < limits.ring_entries // 4
+            and history.dropped_bytes - self._swept_bytes < limits.ring_bytes // 4
+        ):
+            return
+        self._swept, self._swept_bytes = history.dropped, history.dropped_bytes
+        for lane in list(self._lanes.values()):
+            for slow in lane.overtaken(history.floor.sequence):
+                slow.fall_behind("mailbox full", self.source_position())
+                self._drop_if_empty(slow)
+            lane.trim()
 
     def _tell_gap(self, after: int, through: int) -> None:
         """Messages were removed singly: that concerns everybody, and is rare."""

@@ -70,6 +70,22 @@ class Lane:
             left += [member for member in self.members if member.at == floor and member not in left]
         return left
 
+    def overtaken(self, sequence: int) -> list[Subscriber]:
+        """Members who have not taken an item at or before a sequence. They must leave: the ring has dropped it, and
+        what the lanes keep alive beyond the ring would have no bound. Call ``trim`` when they did."""
+        if not self._items or self._items[0][0].sequence > sequence:
+            return []
+        found = []
+        for member in self.members:
+            item = self.item(member.at)
+            if item is not None and item[0].sequence <= sequence:
+                found.append(member)
+        return found
+
+    def trim(self) -> None:
+        """Lets go of what all members have taken."""
+        self._cut(min([member.at for member in self.members], default=self.end))
+
     def _cut(self, place: int) -> None:
         count = place - self.base
         if count > 0:
@@ -114,14 +130,21 @@ class Lane:
         found = self._frames.get(key)
         if found is None:
             found = cut_frame(epoch, self._items, place - self.base, sent, edge, None, lsn)
-            if len(self._frames) >= _CACHED_FRAMES:
-                self._frames.clear()
-            self._frames[key] = found
+            if len(self.members) > 1:
+                if len(self._frames) >= _CACHED_FRAMES:
+                    self._frames.clear()
+                self._frames[key] = found
         return found
 
     def rest(self, member: Subscriber) -> None:
-        """A member has nothing to send: it is told when something comes."""
+        """A member has nothing to send: it is told when something comes. With the last of them the lane is empty."""
         self._idle[member] = None
+        if self._items and len(self._idle) == len(self.members):
+            end = self.end
+            # Who lingers is idle too, and has not taken all.
+            if all(each.at == end for each in self.members):
+                self._cut(end)
+                self._frames.clear()
 
     def wake(self) -> None:
         """Tells the members that wait that there is something."""

@@ -7,7 +7,7 @@ from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.event_pb2 import Event
 from realtime.entry import Entry, make_entry
 from realtime.filters import Filter
-from realtime.hub import Hub
+from realtime.hub import Hub, HubLimits
 from realtime.limits import MailboxLimits
 from realtime.mask import Mask, compile_mask
 from realtime.point import Point
@@ -53,7 +53,9 @@ def test_members_at_the_same_place_get_the_same_bytes_but_for_their_names() -> N
     members = [listening(hub, name) for name in ("a", "bb", "ccc")]
     assert hub.lanes == 1
     hub.take([entry(1), entry(2)])
-    frames = [member.take_frame() for member in members]
+    frames = [member.take_frame() for member in members[:2]]
+    assert len(hub._lanes[members[0].lane_key]._frames) == 1, "it was encoded once"
+    frames.append(members[2].take_frame())
     rests = {data[2 + len(member.name) :] for data, member in zip(frames, members, strict=True)}
     assert len(rests) == 1
     for data, member in zip(frames, members, strict=True):
@@ -61,7 +63,6 @@ def test_members_at_the_same_place_get_the_same_bytes_but_for_their_names() -> N
         assert response.subscription_id == member.name
         assert titles(response) == ["t1", "t2"]
         assert response.SerializeToString() == data
-    assert len(hub._lanes[members[0].lane_key]._frames) == 1, "it was encoded once"
 
 
 def test_who_falls_behind_forgets_and_the_others_keep_their_places() -> None:
@@ -177,3 +178,31 @@ def test_the_end_does_not_wait_for_what_is_examined_no_more() -> None:
     assert last.HasField("closed")
     assert last.coverage.through == 0
     assert not one.has_frames
+
+
+def test_a_lane_that_all_have_taken_holds_nothing() -> None:
+    hub = begun()
+    one, other = listening(hub, "a"), listening(hub, "b")
+    hub.take([entry(1), entry(2)])
+    lane = hub._lanes[one.lane_key]
+    frame(one)
+    assert (len(lane._items), len(lane._frames)) == (2, 1)
+    frame(other)
+    assert (lane._items, lane._frames, lane._bytes) == ([], {}, 0)
+    hub.take([entry(3)])
+    assert titles(frame(one)) == titles(frame(other)) == ["t3"]
+
+
+def test_who_is_behind_the_ring_is_served_from_the_stream() -> None:
+    hub = Hub(HubLimits(ring_entries=8))
+    hub.begin(EPOCH, Point(0, 0, 0, 0, 0))
+    notes = Terms(Filter(kinds=frozenset(("note",))))
+    stalled, live = listening(hub, "s", notes), listening(hub, "l")
+    hub.take([entry(1)])
+    for sequence in range(2, 20):
+        hub.take([entry(sequence, kind="user")])
+        frame(live)
+    assert not stalled.is_live
+    assert stalled.examined.sequence == 0
+    assert live.is_live
+    assert hub.lanes == 1
