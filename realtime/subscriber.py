@@ -9,25 +9,12 @@ sent. Control frames (ready, caught up, …) take their turn among the events an
 from __future__ import annotations
 
 import asyncio
-import bisect
-from collections import deque
 from collections.abc import Callable, Sequence
 
-from protos.events.v1.stream_pb2 import (
-    AuthExpiring,
-    CaughtUp,
-    Closed,
-    FellBehind,
-    Gap,
-    Progress,
-    Ready,
-    Reset,
-    ScopeChanged,
-    SnapshotEnd,
-    SnapshotPage,
-    SourcePosition,
-)
+from protos.events.v1.stream_pb2 import Closed, FellBehind, Gap, Reset, SourcePosition
+from realtime.backlog import Backlog
 from realtime.budget import Budget
+from realtime.controls import LAST, Control, Controls
 from realtime.credit import Credit
 from realtime.entry import Entry
 from realtime.filters import Filter
@@ -39,37 +26,6 @@ from realtime.memberships import Memberships
 from realtime.pages import Pages
 from realtime.point import ORIGIN, Point
 from realtime.terms import Terms
-
-Control = (
-    Ready
-    | CaughtUp
-    | FellBehind
-    | Progress
-    | Reset
-    | Closed
-    | SnapshotPage
-    | SnapshotEnd
-    | Gap
-    | ScopeChanged
-    | AuthExpiring
-)
-
-_FIELDS: dict[type[Control], str] = {
-    Ready: "ready",
-    CaughtUp: "caught_up",
-    FellBehind: "fell_behind",
-    Progress: "progress",
-    Reset: "reset",
-    Closed: "closed",
-    SnapshotPage: "snapshot_page",
-    SnapshotEnd: "snapshot_end",
-    Gap: "gap",
-    ScopeChanged: "scope_changed",
-    AuthExpiring: "auth_expiring",
-}
-_LAST = 1 << 64
-"""Behind every sequence: after all that may still be sent."""
-_SMALL_BYTES = 64 * 1024
 
 
 class Subscriber:
@@ -112,13 +68,10 @@ class Subscriber:
         """Of its snapshots, where it wants one; they come before events."""
         self._examined = ORIGIN
         self._lane: Lane | None = None
-        self._own: deque[Framed] = deque()
-        self._own_bytes = 0
-        self._controls: list[tuple[int, Control]] = []
+        self._own = Backlog(limits, self._budget)
+        self._controls = Controls()
         self._gaps_through = 0  # what is missing up to here is said, or queued to be
         self._lsn = 0  # the transaction of the last event that was taken out
-        self._room = asyncio.Event()
-        self._room.set()
         self._told = asyncio.Event()
 
     def begin(self, start: Point, epoch: str) -> None:
@@ -158,13 +111,7 @@ class Subscriber:
             return
         lane.leave(self)
         items, self._lane = lane.items_from(self.at), None
-        size = sum([len(frame) for _, _, frame in items])
-        if self._budget.has_room(size):
-            self._own.extend(items)
-            self._charge(size)
-            self._examined = lane.edge()
-        else:
-            self._examined = self._unsent_from()
+        self._examined = lane.edge() if self._own.extend(items) else self._unsent_from()
         self.lagging.set()
 
     def fall_behind(self, reason: str, source: SourcePosition | None = None) -> None:
@@ -199,17 +146,7 @@ class Subscriber:
         calls ``notify`` when a run of them is through."""
         entry, point = item
         frame = entry.frame if self.terms.mask is None else self.terms.mask.frame(entry)
-        size = len(frame)
-        own = len(self._own)
-        if own and (own >= self.limits.max_events or self._own_bytes + size > self.limits.max_bytes):
-            self._room.clear()
-            return False
-        if not self._budget.has_room(size) and (own or size > _SMALL_BYTES):
-            self._room.clear()
-            return False
-        self._own.append((entry, point, frame))
-        self._charge(size)
-        return True
+        return self._own.put((entry, point, frame))
 
     def gap(self, after: int, through: int) -> bool:
         """Queues, in its turn, that nothing is stored between two sequences any more, if there is room.
@@ -217,7 +154,7 @@ class Subscriber:
         if through <= self._gaps_through:
             return True
         if len(self._controls) >= self.limits.max_controls:
-            self._room.clear()
+            self._own.refuse()
             return False
         self._gaps_through = through
         self._insert(after, Gap(after=after, through=through))
@@ -225,11 +162,8 @@ class Subscriber:
 
     async def room(self) -> None:
         """Waits until the mailbox is half empty and the connection has room, after an ``offer`` was refused."""
-        while not self.is_closed:
-            await self._room.wait()
-            if not self._own or self._budget.has_room(1):
-                return
-            await self._budget.room()
+        while not self.is_closed and not await self._own.room():
+            pass
 
     def say(self, control: Control, *, in_turn: bool = True) -> None:
         """Queues a control frame: in its turn behind what was examined until now, or before the next event.
@@ -240,27 +174,27 @@ class Subscriber:
     def close(self, closed: Closed) -> None:
         """Queues the end; nothing is taken in after it."""
         if not self.is_closed:
-            self._insert(_LAST, closed)
+            self._insert(LAST, closed)
             self.stop()
 
     def reset(self, reset: Reset) -> None:
         """Queues that the position cannot be served, behind what may still be sent."""
-        self._insert(_LAST, reset)
+        self._insert(LAST, reset)
 
     def restart(self, reset: Reset) -> None:
         """Drops the events that wait and says that a new snapshot follows. ``told`` comes before ``begin``."""
         assert self.pages is not None
         self.narrowed.clear()
         self.pages.begin()
-        self._drop_own(len(self._own))
+        self._own.drop(len(self._own.items))
         self._examined = self.sent
         self._lsn = 0
-        self._controls = [each for each in self._controls if not isinstance(each[1], CaughtUp | FellBehind)]
+        self._controls.drop_states()
         self.say(reset, in_turn=False)
 
     async def told(self) -> None:
         """Waits until no control frame waits, or it is closed."""
-        while self._controls and not self.is_closed:
+        while len(self._controls) and not self.is_closed:
             self._told.clear()
             await self._told.wait()
 
@@ -270,7 +204,7 @@ class Subscriber:
         self._told.set()
         if self.pages is not None:
             self.pages.stop()
-        self._room.set()
+        self._own.admit()
         self.lagging.set()
 
     def grant(self, messages: int | None, size: int | None) -> None:
@@ -287,9 +221,7 @@ class Subscriber:
         """Moves the counts of every point by the same amount."""
         self.sent = self.sent.renumbered(stored, internal)
         self._examined = self._examined.renumbered(stored, internal)
-        self._own = deque(
-            (entry, point.renumbered(stored, internal), frame) for entry, point, frame in self._own
-        )
+        self._own.renumber(stored, internal)
 
     @property
     def has_frames(self) -> bool:
@@ -311,7 +243,7 @@ class Subscriber:
     @property
     def queued(self) -> int:
         """How many events and control frames wait in the mailbox itself."""
-        return len(self._own) + len(self._controls)
+        return len(self._own.items) + len(self._controls)
 
     @property
     def is_behind(self) -> bool:
@@ -320,7 +252,7 @@ class Subscriber:
 
     def is_full_frame(self) -> bool:
         """Whether so much waits that nothing is won by waiting for more."""
-        if self._controls or self._own_bytes >= FRAME_BYTES:
+        if len(self._controls) or self._own.bytes >= FRAME_BYTES:
             return True
         if self.pages is not None and self.pages.is_under_way:
             return True
@@ -331,13 +263,13 @@ class Subscriber:
         are left out."""
         entries: list[Entry] = []
         through = self.sent
-        self._controls = [each for each in self._controls if isinstance(each[1], Closed)]
-        self._room.set()
+        self._controls.keep_end()
+        self._own.admit()
         while len(entries) < limit and (following := self._next()) is not None:
             entry, through, _ = following
             entries.append(entry)
-            if self._own:
-                self._drop_own(1)
+            if self._own.items:
+                self._own.drop(1)
             else:
                 self.at += 1
         if self._next() is None:
@@ -369,31 +301,30 @@ class Subscriber:
         return frame.SerializeToString()
 
     def _take_control(self, following: Framed | None) -> bytes:
-        _, control = self._controls.pop(0)
-        if len(self._controls) == self.limits.max_controls // 2:
-            self._room.set()
         through = self.sent if following is not None else max(self.sent, self.examined)
         is_whole = self.pages is None or not self.pages.is_under_way
         frame = head(self.epoch if is_whole else "", self.sent, through, 0)
         frame.subscription_id = self.name
-        getattr(frame, _FIELDS[type(control)]).CopyFrom(control)
+        self._controls.take_into(frame)
+        if len(self._controls) == self.limits.max_controls // 2:
+            self._own.admit()
         self.sent = through
         self._rest()
-        if not self._controls:
+        if not len(self._controls):
             self._told.set()
         return frame.SerializeToString()
 
     def _take_events(self) -> bytes:
         lane = self._lane
         credit = self.credit
-        if self._own:
-            items: Sequence[Framed] = self._own
+        if self._own.items:
+            items: Sequence[Framed] = self._own.items
             following = lane.item(self.at) if lane is not None else None
             frame = self._cut(items, following)
-            self._drop_own(frame.events)
+            self._own.drop(frame.events)
         else:
             assert lane is not None, "a frame is taken only when there is one"
-            if self._controls:
+            if len(self._controls):
                 frame = self._cut(lane.items_from(self.at), None)
             else:
                 frame = lane.frame(self.at, self.epoch, self.sent, self._lsn)
@@ -407,12 +338,12 @@ class Subscriber:
 
     def _cut(self, items: Sequence[Framed], following: Framed | None) -> EventsFrame:
         """A frame of one's own: up to the next control frame's turn, and as far as the credit goes."""
-        if not self._controls:
+        if not len(self._controls):
             # Nearly always: what fits into a frame is looked at, and not all that waits.
             frame = cut_frame(self.epoch, items, 0, self.sent, self.examined, following, self._lsn)
             if self.credit.covers(frame.events, frame.size, frame.last_size):
                 return frame
-        place = self._controls[0][0] if self._controls else _LAST
+        place = self._controls.first_place
         count = size = 0
         for entry, _, data in items:
             if count and (entry.sequence > place or size >= FRAME_MAX_BYTES):
@@ -424,51 +355,35 @@ class Subscriber:
         return cut_frame(self.epoch, items, 0, self.sent, self.examined, following, self._lsn, max(1, count))
 
     def _next(self) -> Framed | None:
-        if self._own:
-            return self._own[0]
+        if self._own.items:
+            return self._own.items[0]
         return self._lane.item(self.at) if self._lane is not None else None
 
     def _control_is_due(self, following: Framed | None) -> bool:
-        if not self._controls:
+        if not len(self._controls):
             return False
-        place, _ = self._controls[0]
+        place = self._controls.first_place
         if following is None:
-            if place == _LAST:
+            if place == LAST:
                 return self.pages is None or not self.pages.is_due(self.credit)
             # Once it is closed nothing more is examined, and nobody has to wait for that.
             return self.is_closed or self.examined.sequence >= place
         # What ends the subscription does not wait for credit that may never come.
-        is_over = self._controls[-1][0] == _LAST and not self.credit.is_open
+        is_over = self._controls.has_end and not self.credit.is_open
         return following[0].sequence > place or is_over
 
     def _insert(self, place: int, control: Control) -> None:
-        bisect.insort(self._controls, (place, control), key=_place)
+        self._controls.insert(place, control)
         self.notify()
 
     def _unsent_from(self) -> Point:
         """The point after which nothing is in the mailbox itself."""
-        return self._own[-1][1] if self._own else self.sent
+        return self._own.items[-1][1] if self._own.items else self.sent
 
     def _rest(self) -> None:
         lane = self._lane
-        if lane is not None and self.at == lane.end and not self._own:
+        if lane is not None and self.at == lane.end and not self._own.items:
             lane.rest(self)
-
-    def _charge(self, size: int) -> None:
-        self._own_bytes += size
-        self._budget.charge(size)
-
-    def _drop_own(self, count: int) -> None:
-        size = 0
-        for _ in range(count):
-            size += len(self._own.popleft()[2])
-        self._refund(size)
-
-    def _refund(self, size: int) -> None:
-        self._own_bytes -= size
-        self._budget.refund(size)
-        if len(self._own) * 2 <= self.limits.max_events and self._own_bytes * 2 <= self.limits.max_bytes:
-            self._room.set()
 
     def narrow(self, wanted: Filter, memberships: Memberships) -> None:
         """Takes a filter that admits less. What is queued and does not match it is dropped, and counts as
@@ -478,28 +393,18 @@ class Subscriber:
             # The scan asks for what may not be seen any more: it is begun anew.
             self.pages.void()
             self.narrowed.set()
-        kept = deque(item for item in self._own if wanted.matches(item[0], memberships))
-        if len(kept) < len(self._own):
-            self._own, kept = kept, self._own
-            self._refund(sum([len(frame) for _, _, frame in kept]) - sum([len(f) for _, _, f in self._own]))
+        self._own.keep(lambda item: wanted.matches(item[0], memberships))
 
     def forget(self) -> None:
         """Drops the events that are queued, and what would be said behind them: they may not be sent."""
-        self._drop_own(len(self._own))
+        self._own.drop(len(self._own.items))
         if self.pages is not None:
             self.pages.void()
         self._examined = self.sent
-        here = self.sent.sequence
-        self._controls = [each for each in self._controls if each[0] <= here or each[0] == _LAST]
+        self._controls.drop_between(self.sent.sequence)
 
     def release(self) -> None:
         """Gives back what the connection's budget was charged for; the subscription is over."""
-        self._budget.refund(self._own_bytes)
-        self._own.clear()
-        self._own_bytes = 0
+        self._own.release()
         if self.pages is not None:
             self.pages.release()
-
-
-def _place(queued: tuple[int, Control]) -> int:
-    return queued[0]

@@ -229,10 +229,10 @@ class Machine(RuleBasedStateMachine):
         assert sum(len(entry.frame) for entry, _ in self.hub.history._items) <= HUB.ring_bytes
         assert len(self.hub._held) <= HUB.whole_transaction_events
         for listener in self.listeners:
-            own = listener.subscriber._own
+            own = listener.subscriber._own.items
             assert len(own) <= 2 * MAILBOX.max_events
             size = sum(len(frame) for _, _, frame in own)
-            assert size == listener.subscriber._own_bytes
+            assert size == listener.subscriber._own.bytes
         for lane in self.hub._lanes.values():
             assert len(lane._items) <= MAILBOX.max_events
             size = sum(len(frame) for _, _, frame in lane._items)

@@ -36,6 +36,8 @@ MODULES = (
     "realtime.terms",
     "realtime.frames",
     "realtime.lane",
+    "realtime.backlog",
+    "realtime.controls",
     "realtime.subscriber",
     "realtime.hub",
     "realtime.handover",
