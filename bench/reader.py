@@ -19,6 +19,13 @@ FEW_FRAMES, GATHER_S = 64, 0.001
 DATA, ROW_KINDS = ord("w"), b"IUD"
 
 
+def waited(poll: select.poll, gathers: bool) -> bool:
+    """Whether something came, at once or after the time that frames need to gather."""
+    if gathers:
+        select.select((), (), (), GATHER_S)
+    return bool(poll.poll(WAIT_MS))
+
+
 def read(dsn: str, slot: str, publication: str, rows: int) -> float:
     """Seconds from the first frame until ``rows`` were read."""
     pgconn = psycopg.connect(dsn, replication="database", autocommit=True).pgconn
@@ -37,9 +44,9 @@ def read(dsn: str, slot: str, publication: str, rows: int) -> float:
             if frame[17]:  # a keepalive that wants an answer: we live, and confirm nothing
                 pgconn.put_copy_data(b"r" + bytes(33))
                 pgconn.flush()
-        elif size == 0 and poll.poll(WAIT_MS):
-            if first and since_wait < FEW_FRAMES:
-                select.select((), (), (), GATHER_S)
+        elif size == 0 and poll.poll(0):
+            pgconn.consume_input()
+        elif size == 0 and waited(poll, bool(first) and since_wait < FEW_FRAMES):
             since_wait = 0
             pgconn.consume_input()
         else:

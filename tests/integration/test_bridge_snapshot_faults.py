@@ -66,7 +66,7 @@ async def test_killed_while_it_copies(
     assert found[-1].complete
     assert found[-1].attempt >= 3
     # What an earlier attempt had stored was not read again.
-    assert found[-1].rows < 13_000
+    assert found[-1].rows < 17_000
 
 
 @pytest.mark.timeout(90)
