@@ -83,7 +83,8 @@ class Lane:
         return found
 
     def trim(self) -> None:
-        """Lets go of what all members have taken."""
+        """Lets go of what all members have taken, and of the frames that were kept for who comes later."""
+        self._frames.clear()
         self._cut(min([member.at for member in self.members], default=self.end))
 
     def _cut(self, place: int) -> None:
