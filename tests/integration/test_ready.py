@@ -92,9 +92,16 @@ async def test_many_who_open_at_once_share_the_proof(nats_server: NatsServer, wr
     await writer.commit(Change())
     async with serving(nats_server.url) as address, raw_stream(address) as stream:
         await stream.open("before")
+        await stream.caught_up("before")
         asked = await requests(writer)
-        for at in range(99):
-            await stream.open(f"s{at}", wait=False)
+        assert nats_server.pid is not None
+        os.kill(nats_server.pid, signal.SIGSTOP)
+        try:
+            for at in range(99):
+                await stream.open(f"s{at}", wait=False)
+            await stream.ask_progress("before")  # the server took all that was sent before it
+        finally:
+            os.kill(nats_server.pid, signal.SIGCONT)
         for at in range(99):
             await stream.until(lambda at=at: "ready" in stream[f"s{at}"].said)  # type: ignore[misc]
         assert await requests(writer) - asked < 20
