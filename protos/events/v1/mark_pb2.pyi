@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -117,3 +119,52 @@ class OwnerMark(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OwnerMark: _TypeAlias = OwnerMark  # noqa: Y015
+
+@_typing.final
+class ProducerMark(_message.Message):
+    """What a producer reached, stored at zephyr._mark.{shard}.producer.{producer id}: one with each batch of its
+    events, as the batch's last message, and one when a session begins. It expects the mark before to be the last
+    of its subject: so of two sessions one stores, and none stores twice.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    REACHED_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    RESULTS_SINCE_FIELD_NUMBER: _builtins.int
+    WRITTEN_AT_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.str
+    """The stream's epoch."""
+    session: _builtins.int
+    """Counts the sessions of the producer, from 1."""
+    reached: _builtins.int
+    """The greatest sequence of the producer that is stored. 0: none."""
+    results_since: _builtins.int
+    """Sequence in the stream of the oldest mark that the last 1000 results need; 0: this one."""
+    written_at: _builtins.int
+    """When it was written: Unix time in microseconds, by the server's clock."""
+    @_builtins.property
+    def sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The producer's sequences of the events that stand right before the mark, in their order. Empty when a
+        session begins.
+        """
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.str = ...,
+        session: _builtins.int = ...,
+        reached: _builtins.int = ...,
+        sequences: _abc.Iterable[_builtins.int] | None = ...,
+        results_since: _builtins.int = ...,
+        written_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "reached", b"reached", "results_since", b"results_since", "sequences", b"sequences", "session", b"session", "written_at", b"written_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProducerMark: _TypeAlias = ProducerMark  # noqa: Y015

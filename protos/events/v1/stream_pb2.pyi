@@ -171,6 +171,7 @@ class OpenSubscription(_message.Message):
     OVERFLOW_POLICY_FIELD_NUMBER: _builtins.int
     MAX_LINGER_MS_FIELD_NUMBER: _builtins.int
     FIELD_MASK_FIELD_NUMBER: _builtins.int
+    BROADCASTS_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     """Chosen by the client, unique on the stream, 1 to 64 bytes."""
     overflow_policy: Global___OverflowPolicy.ValueType
@@ -179,6 +180,8 @@ class OpenSubscription(_message.Message):
     """How long an event may wait for others to share its frame, in milliseconds, at most 1000.
     Not set: not at all when nothing is under way, a few milliseconds under load. 0: never.
     """
+    broadcasts: _builtins.bool
+    """Whether broadcasts that match the filter are given too. They are not stored, and are dropped under load."""
     @_builtins.property
     def filter(self) -> Global___Filter:
         """Which events are wanted. Not set: all."""
@@ -210,10 +213,11 @@ class OpenSubscription(_message.Message):
         overflow_policy: Global___OverflowPolicy.ValueType = ...,
         max_linger_ms: _builtins.int | None = ...,
         field_mask: _field_mask_pb2.FieldMask | None = ...,
+        broadcasts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_linger_ms", b"_max_linger_ms", "credit", b"credit", "field_mask", b"field_mask", "filter", b"filter", "max_linger_ms", b"max_linger_ms", "metadata", b"metadata", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_linger_ms", b"_max_linger_ms", "credit", b"credit", "field_mask", b"field_mask", "filter", b"filter", "max_linger_ms", b"max_linger_ms", "metadata", b"metadata", "overflow_policy", b"overflow_policy", "start", b"start", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_linger_ms", b"_max_linger_ms", "broadcasts", b"broadcasts", "credit", b"credit", "field_mask", b"field_mask", "filter", b"filter", "max_linger_ms", b"max_linger_ms", "metadata", b"metadata", "overflow_policy", b"overflow_policy", "start", b"start", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_linger_ms: _TypeAlias = _typing.Literal["max_linger_ms"]  # noqa: Y015
     _WhichOneofArgType__max_linger_ms: _TypeAlias = _typing.Literal["_max_linger_ms", b"_max_linger_ms"]  # noqa: Y015
@@ -583,6 +587,7 @@ class SubscribeResponse(_message.Message):
     GAP_FIELD_NUMBER: _builtins.int
     SCOPE_CHANGED_FIELD_NUMBER: _builtins.int
     AUTH_EXPIRING_FIELD_NUMBER: _builtins.int
+    BROADCASTS_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
@@ -638,6 +643,10 @@ class SubscribeResponse(_message.Message):
         """The caller's authorization ends soon, or has a new end."""
 
     @_builtins.property
+    def broadcasts(self) -> Global___Broadcasts:
+        """Events that are stored nowhere."""
+
+    @_builtins.property
     def closed(self) -> Global___Closed:
         """The subscription is over."""
 
@@ -662,14 +671,15 @@ class SubscribeResponse(_message.Message):
         gap: Global___Gap | None = ...,
         scope_changed: Global___ScopeChanged | None = ...,
         auth_expiring: Global___AuthExpiring | None = ...,
+        broadcasts: Global___Broadcasts | None = ...,
         closed: Global___Closed | None = ...,
         going_away: Global___GoingAway | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auth_expiring", b"auth_expiring", "caught_up", b"caught_up", "closed", b"closed", "coverage", b"coverage", "events", b"events", "fell_behind", b"fell_behind", "gap", b"gap", "going_away", b"going_away", "progress", b"progress", "ready", b"ready", "reset", b"reset", "response", b"response", "scope_changed", b"scope_changed", "snapshot_end", b"snapshot_end", "snapshot_page", b"snapshot_page"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auth_expiring", b"auth_expiring", "broadcasts", b"broadcasts", "caught_up", b"caught_up", "closed", b"closed", "coverage", b"coverage", "events", b"events", "fell_behind", b"fell_behind", "gap", b"gap", "going_away", b"going_away", "progress", b"progress", "ready", b"ready", "reset", b"reset", "response", b"response", "scope_changed", b"scope_changed", "snapshot_end", b"snapshot_end", "snapshot_page", b"snapshot_page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_expiring", b"auth_expiring", "caught_up", b"caught_up", "closed", b"closed", "coverage", b"coverage", "cursor", b"cursor", "events", b"events", "fell_behind", b"fell_behind", "gap", b"gap", "going_away", b"going_away", "progress", b"progress", "ready", b"ready", "reset", b"reset", "response", b"response", "scope_changed", b"scope_changed", "snapshot_end", b"snapshot_end", "snapshot_page", b"snapshot_page", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_expiring", b"auth_expiring", "broadcasts", b"broadcasts", "caught_up", b"caught_up", "closed", b"closed", "coverage", b"coverage", "cursor", b"cursor", "events", b"events", "fell_behind", b"fell_behind", "gap", b"gap", "going_away", b"going_away", "progress", b"progress", "ready", b"ready", "reset", b"reset", "response", b"response", "scope_changed", b"scope_changed", "snapshot_end", b"snapshot_end", "snapshot_page", b"snapshot_page", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "events", "caught_up", "fell_behind", "progress", "reset", "snapshot_page", "snapshot_end", "gap", "scope_changed", "auth_expiring", "closed", "going_away"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "events", "caught_up", "fell_behind", "progress", "reset", "snapshot_page", "snapshot_end", "gap", "scope_changed", "auth_expiring", "broadcasts", "closed", "going_away"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -933,6 +943,36 @@ class StreamedEvent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamedEvent: _TypeAlias = StreamedEvent  # noqa: Y015
+
+@_typing.final
+class Broadcasts(_message.Message):
+    """Events that are stored nowhere: what is missed is gone. They have no place in the stream, so `coverage` stands
+    still, and no order with stored events.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    dropped: _builtins.int
+    """How many were dropped since the last such frame, since the client reads too slowly."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """In the order in which the server got them."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        dropped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Broadcasts: _TypeAlias = Broadcasts  # noqa: Y015
 
 @_typing.final
 class CaughtUp(_message.Message):
