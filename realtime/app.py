@@ -46,8 +46,6 @@ MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", 1024 * 1024),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.so_reuseport", 0),
@@ -109,7 +107,7 @@ class Server:
             access = ReadAccess(self._policy, lambda user: hub.memberships.workspaces_of(user))  # noqa: PLW0108
             health_servicer = health.aio.HealthServicer()
 
-            server = grpc.aio.server(options=_OPTIONS)
+            server = grpc.aio.server(options=(*_OPTIONS, *_keepalive(settings)))
             server.add_generic_rpc_handlers((streams.handler(),))
             read_pb2_grpc.add_ReadServiceServicer_to_server(
                 ReadService(cache, database, access=access), server
@@ -211,6 +209,18 @@ async def _connect(url: str, on_lost: Callable[[], None], name: str = "zephyr-se
             "start it, or correct ZEPHYR_NATS_URL",
         ) from exc
     return connection
+
+
+def _keepalive(settings: ServerSettings) -> tuple[tuple[str, int], ...]:
+    """A client that is gone without a word is asked, and its streams end when it does not answer.
+
+    gRPC waits for the answer as long as for that of any ping, 60 s, whatever its keepalive timeout says.
+    """
+    return (
+        ("grpc.keepalive_time_ms", round(settings.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
+        ("grpc.http2.ping_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
+    )
 
 
 async def _listen(server: grpc.aio.Server, listen: str) -> str:

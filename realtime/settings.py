@@ -33,6 +33,10 @@ class ServerSettings(BaseSettings):
     ring_entries: Annotated[int, Field(ge=16, validation_alias=_env("ZEPHYR_RING_ENTRIES"))] = 65_536
     ring_bytes: Annotated[int, Field(ge=_MIB, validation_alias=_env("ZEPHYR_RING_BYTES"))] = 64 * _MIB
     drain_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_DRAIN_S"))] = 10
+    keepalive_s: Annotated[float, Field(ge=1, le=3600, validation_alias=_env("ZEPHYR_KEEPALIVE_S"))] = 30
+    keepalive_timeout_s: Annotated[
+        float, Field(ge=1, le=3600, validation_alias=_env("ZEPHYR_KEEPALIVE_TIMEOUT_S"))
+    ] = 10
 
     policy: str = ""
     auth_warning_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_AUTH_WARNING_S"))] = 60
