@@ -41,8 +41,11 @@ accelerator: $(STAMP) ## Compile the hot modules anew, where their sources chang
 demo: $(STAMP) ## Replay this repository's history through the whole system, and prove it (ARGS="--commits 100")
 	@$(RUN) zephyr demo $(ARGS)
 
-test: $(STAMP) ## Run the whole test suite, on real servers (ARGS="-k cursor")
-	@$(RUN) pytest $(ARGS)
+# A worker a processor, each with servers of its own. What is in one xdist_group runs in one worker.
+# A worker that dies ends the run, instead of a new one beginning its tests again.
+PARALLEL := -n auto --dist loadgroup --max-worker-restart 0
+test: $(STAMP) ## Run the whole test suite, on real servers (ARGS="-k cursor", ARGS="-n 0 -k cursor --pdb")
+	@$(RUN) pytest $(PARALLEL) $(ARGS)
 
 bench: $(STAMP) accelerator ## Measure the bridge beside its ceiling, on servers of its own (ARGS="--case loaded")
 	@$(RUN) zephyr bench bridge $(ARGS)

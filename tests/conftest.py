@@ -32,6 +32,7 @@ from tests.fixtures.servers import (
 from tests.fixtures.snapshot_kit import snapshot_kit
 from tests.fixtures.stream_reader import stream_reader
 from tests.fixtures.stream_writer import writer
+from tests.fixtures.workers import pytest_xdist_make_scheduler
 
 __all__ = [
     "bridge_process",
@@ -47,6 +48,7 @@ __all__ = [
     "own_valkey",
     "postgres_dsn",
     "postgres_server",
+    "pytest_xdist_make_scheduler",
     "read_kit",
     "redis_url",
     "repo",
