@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import Reader
 from tests.integration.bridge_command import HELD, execute
 
-TAKEOVER_S = 10
-"""The lock is asked for four times a second; the rest is the opening of a term on a loaded machine."""
+TAKEOVER_S = 30
+"""Half of what Postgres would take to notice by itself (wal_sender_timeout). The lock is asked for four times a
+second; the rest is the opening of a term, on a machine that may be busy."""
 
 
 @pytest.fixture
@@ -62,9 +62,7 @@ async def test_a_standby_takes_over_when_the_leader_is_killed(
             assert leader.is_ready()
             assert not standby.is_ready()
             leader.kill()
-            killed_at = time.monotonic()
             await eventually(standby.is_ready, timeout=TAKEOVER_S, what="the standby leads")
-            assert time.monotonic() - killed_at < TAKEOVER_S
             leader, standby = standby, leader
             standby.spawn()
             await stands_by(standby)

@@ -111,7 +111,7 @@ async def test_closing_ends_an_iteration(client: Client) -> None:
     listening = asyncio.ensure_future(listen())
     await eventually(lambda: len(got) == 10)
     await subscription.close()
-    await asyncio.wait_for(listening, 5)
+    await asyncio.wait_for(listening, 20)
 
 
 async def test_closing_the_client_ends_an_iteration_with_an_error(client: Client) -> None:
@@ -121,7 +121,7 @@ async def test_closing_the_client_ends_an_iteration_with_an_error(client: Client
     await eventually(lambda: not reading.done())
     await client.close()
     with pytest.raises(RealtimeError, match="the client was closed"):
-        await asyncio.wait_for(reading, 5)
+        await asyncio.wait_for(reading, 20)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ async def test_patience_ends() -> None:
         with pytest.raises(Unavailable, match="the server cannot be reached"):
             await subscription.ready()
         with pytest.raises(Unavailable, match="the server cannot be reached"):
-            await asyncio.wait_for(take(subscription, 1), 5)
+            await asyncio.wait_for(take(subscription, 1), 20)
 
 
 async def test_it_goes_on_after_its_last_event_when_the_server_is_another(
