@@ -83,7 +83,7 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
                     await eventually(
                         said(logs, "a heartbeat did not come back"), timeout=40, what="late heartbeat"
                     )
-                    await eventually(said(logs, "the slot holds much WAL"), timeout=20, what="much held WAL")
+                    await eventually(said(logs, "the slot holds much WAL"), timeout=30, what="much held WAL")
                     # Nothing was stored meanwhile, so nothing more may be confirmed than what was stored before.
                     first = session()["confirmed"]
                     await more(writer, 10)
@@ -91,13 +91,13 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
                     assert session()["held"] > 1_000_000
                 finally:
                     os.kill(nats_server.pid, signal.SIGCONT)
-                await eventually(said(logs, "heartbeats come back"), timeout=20, what="heartbeats")
+                await eventually(said(logs, "heartbeats come back"), timeout=30, what="heartbeats")
 
                 def is_freed() -> bool:
                     execute(migrated_dsn, "SELECT pg_log_standby_snapshot()")
                     return said(logs, "holds little WAL again")() > 0
 
-                await eventually(is_freed, timeout=20)
+                await eventually(is_freed, timeout=30)
                 await more(writer, 5)
             assert len(bridge.terms) == 1, "; ".join(
                 f"{each['event']} ({each.get('cause')})" for each in logs if each["log_level"] != "info"
@@ -110,7 +110,6 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
     assert said(logs, "a heartbeat did not come back")() == 1
 
 
-@pytest.mark.timeout(60)
 async def test_held_wal_is_watched_while_the_broker_is_away(
     bridge_settings: BridgeSettings, nats_server: NatsServer, migrated_dsn: str
 ) -> None:
@@ -118,17 +117,17 @@ async def test_held_wal_is_watched_while_the_broker_is_away(
     with capture_logs() as logs:
         async with running(settings) as bridge:
             await nats_server.stop()
-            await eventually(lambda: len(bridge.ended) > 0, timeout=20)
+            await eventually(lambda: len(bridge.ended) > 0, timeout=30)
             execute(
                 migrated_dsn,
                 "CREATE TABLE busy (t text)",
                 "INSERT INTO busy SELECT repeat(i::text, 100) FROM generate_series(1, 5000) i",
             )
-            await eventually(said(logs, "the slot holds much WAL"), timeout=20)
+            await eventually(said(logs, "the slot holds much WAL"), timeout=30)
             await nats_server.start()
 
             def is_freed() -> bool:
                 execute(migrated_dsn, "SELECT pg_log_standby_snapshot()")
                 return said(logs, "holds little WAL again")() > 0
 
-            await eventually(is_freed, timeout=20)
+            await eventually(is_freed, timeout=30)

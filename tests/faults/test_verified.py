@@ -56,7 +56,6 @@ async def test_a_poison_row_leaves_a_marker_and_its_neighbours_pass(
     await happen(["poison_row"] * 3, tmp_path)
 
 
-@pytest.mark.timeout(90)
 async def test_feedback_goes_on_while_an_acknowledgement_is_waited_for(
     tmp_path: Path, copy_cluster: CopyCluster
 ) -> None:

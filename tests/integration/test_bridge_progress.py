@@ -35,7 +35,7 @@ async def test_a_mark_that_is_asked_for_comes_long_before_the_next_one_is_due(
             async def is_marked(lsn: int = lsn) -> bool:
                 return await stream_reader.marked_lsn() > lsn
 
-            await eventually(is_marked, timeout=20)
+            await eventually(is_marked, timeout=30)
         mark = await stream_reader.get(last_by_subj=POSITION)
         events = await stream_reader.events()
         assert mark is not None
@@ -59,5 +59,5 @@ async def test_many_who_ask_at_once_share_few_marks(
         async def is_marked() -> bool:
             return await stream_reader.marked_lsn() > lsn
 
-        await eventually(is_marked, timeout=20)
+        await eventually(is_marked, timeout=30)
         assert (await stream_reader.info())["state"]["last_seq"] - before < 100

@@ -69,7 +69,6 @@ async def test_killed_while_it_copies(
     assert found[-1].rows < 17_000
 
 
-@pytest.mark.timeout(90)
 async def test_servers_go_away_while_it_copies(
     spare_postgres: PostgresServer, nats_server: NatsServer, slot_name: str
 ) -> None:
