@@ -47,7 +47,7 @@ async def term_ends(bridge: RunningBridge) -> None:
     await eventually(lambda: len(bridge.ended) > ended, timeout=30, what="the bridge notices")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_bridge_killed(bridge_process: BridgeProcess, stream_reader: Reader, migrated_dsn: str) -> None:
     chance = random.Random(SEED)
     writer = Writer(migrated_dsn, SEED)

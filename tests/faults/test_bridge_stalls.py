@@ -33,7 +33,7 @@ def said(logs: list[Any], words: str) -> Callable[[], int]:
     return lambda: sum(words in entry["event"] for entry in logs)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 async def test_a_broker_that_stalls_past_wal_sender_timeout(
     bridge_settings: BridgeSettings, nats_server: NatsServer, migrated_dsn: str
 ) -> None:

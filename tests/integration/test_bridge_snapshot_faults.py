@@ -22,7 +22,7 @@ from zephyr.stack.nats import NatsServer
 from zephyr.stack.postgres import PostgresServer
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_killed_while_it_copies(
     bridge_settings: BridgeSettings, stream_reader: Reader, tmp_path: Path
 ) -> None:
