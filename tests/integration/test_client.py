@@ -24,7 +24,6 @@ from tests.fixtures.raw_stream import SUBSCRIBE
 from tests.fixtures.realtime_server import ServerProcess, serving
 from tests.fixtures.stream_writer import Change, StreamWriter, new_id
 from zephyr.stack.nats import NatsServer
-from zephyr.stack.server import free_port
 
 EPOCH = "0190a0000000000000aa"
 
@@ -144,7 +143,7 @@ async def test_a_refusal_is_raised_by_ready_and_by_iterating(
 
 
 async def test_patience_ends() -> None:
-    async with Client(f"127.0.0.1:{free_port()}") as client:
+    async with Client("127.0.0.1:9") as client:
         subscription = client.subscribe(patience_s=0.3)
         with pytest.raises(Unavailable, match="the server cannot be reached"):
             await subscription.ready()
