@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
+from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from structlog.testing import capture_logs
 
@@ -49,9 +50,12 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
         }
     )
 
-    def session() -> DictRow:
-        with psycopg.connect(migrated_dsn, autocommit=True, row_factory=dict_row) as connection:
-            row = connection.execute(_SESSION, (settings.slot,)).fetchone()
+    async def session() -> DictRow:
+        connection: AsyncConnection[DictRow] = await AsyncConnection.connect(
+            migrated_dsn, autocommit=True, row_factory=dict_row
+        )
+        async with connection:
+            row = await (await connection.execute(_SESSION, (settings.slot,))).fetchone()
         assert row is not None
         return row
 
@@ -61,19 +65,21 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
             await writer.prepare()
             async with writing(writer):
                 await more(writer, 10)
-                before = session()
+                before = await session()
                 assert nats_server.pid is not None
                 os.kill(nats_server.pid, signal.SIGSTOP)
                 try:
-                    frozen = session()
-                    execute(
+                    frozen = await session()
+                    # Elsewhere: the bridge shares our loop, and answers Postgres from it.
+                    await asyncio.to_thread(
+                        execute,
                         migrated_dsn,
                         "CREATE TABLE busy (t text)",
                         "INSERT INTO busy SELECT repeat(i::text, 100) FROM generate_series(1, 5000) i",
                     )
 
-                    def heard_for_long() -> bool:
-                        now = session()
+                    async def heard_for_long() -> bool:
+                        now = await session()
                         assert now["active_pid"] == before["active_pid"]
                         assert now["reply_time"] is not None
                         return bool((now["reply_time"] - frozen["now"]).total_seconds() > 5)
@@ -85,16 +91,16 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
                     )
                     await eventually(said(logs, "the slot holds much WAL"), timeout=30, what="much held WAL")
                     # Nothing was stored meanwhile, so nothing more may be confirmed than what was stored before.
-                    first = session()["confirmed"]
+                    first = (await session())["confirmed"]
                     await more(writer, 10)
-                    assert session()["confirmed"] == first
-                    assert session()["held"] > 1_000_000
+                    assert (await session())["confirmed"] == first
+                    assert (await session())["held"] > 1_000_000
                 finally:
                     os.kill(nats_server.pid, signal.SIGCONT)
                 await eventually(said(logs, "heartbeats come back"), timeout=30, what="heartbeats")
 
-                def is_freed() -> bool:
-                    execute(migrated_dsn, "SELECT pg_log_standby_snapshot()")
+                async def is_freed() -> bool:
+                    await asyncio.to_thread(execute, migrated_dsn, "SELECT pg_log_standby_snapshot()")
                     return said(logs, "holds little WAL again")() > 0
 
                 await eventually(is_freed, timeout=30)
@@ -102,7 +108,7 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
             assert len(bridge.terms) == 1, "; ".join(
                 f"{each['event']} ({each.get('cause')})" for each in logs if each["log_level"] != "info"
             )
-            assert session()["active_pid"] == before["active_pid"]
+            assert (await session())["active_pid"] == before["active_pid"]
             async with open_reader(nats_server.url) as reader:
                 assert await check(reader, writer) > 30
     # A condition that lasts is not said at each look.
