@@ -155,7 +155,7 @@ async def writing(writer: Writer) -> AsyncIterator[None]:
         await task
 
 
-async def more(writer: Writer, transactions: int, timeout: float = 20) -> None:
+async def more(writer: Writer, transactions: int, timeout: float = 30) -> None:
     """Waits until the writer has committed so many more."""
     target = writer.transactions + transactions
     await eventually(lambda: writer.transactions >= target, timeout=timeout, what="the writer goes on")

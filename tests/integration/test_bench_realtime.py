@@ -17,7 +17,7 @@ from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.event_pb2 import Event
 from tests.integration.test_bench import CASE_KEYS, bench
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def check_form(result: dict[str, Any], name: str, *processes: set[str]) -> list[dict[str, Any]]:

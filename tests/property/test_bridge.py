@@ -186,11 +186,11 @@ class BridgeMachine(RuleBasedStateMachine):
 
 
 TestBridge = BridgeMachine.TestCase
-TestBridge.settings = settings(max_examples=120, stateful_step_count=15, deadline=None)
+TestBridge.settings = settings(max_examples=120, stateful_step_count=15)
 
 
 @given(st.lists(CHANGES, min_size=1, max_size=5), SIZES, SIZES)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_however_frames_are_grouped_the_messages_are_the_same(
     transactions: list[list[Message]], one: list[int], other: list[int]
 ) -> None:

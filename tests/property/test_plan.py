@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.change import Begin
@@ -28,7 +28,6 @@ ROWS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(ROWS, ROWS, UINT64, st.integers(-(2**62), 2**62), st.integers(0, 2**32 - 2), st.booleans())
 def test_the_bytes_are_protobufs_own(
     old: dict[str, str | None], new: dict[str, str | None], lsn: int, time_us: int, index: int, is_last: bool

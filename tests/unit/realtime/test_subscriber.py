@@ -63,7 +63,7 @@ async def test_it_refuses_by_number_and_by_bytes_and_tells_when_it_is_half_empty
     done, _ = await asyncio.wait((waiting,), timeout=0)
     assert not done
     mailbox.take_frame()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 10)
 
     small = subscriber(MailboxLimits(max_bytes=KIB))
     assert small.offer(feed.item(8 * KIB * KIB)), "an empty mailbox takes an entry of any size"
