@@ -32,6 +32,8 @@ PATIENCE_S: Final = 0.01
 FACTORS: Final = (2.0, 12.0)
 LATE_S: Final = 0.002
 """A loop that wakes later than this is late."""
+ALLOWANCE: Final = 1024
+"""So many entries less than it must a past may have been handed, so that its first slices rest too."""
 READ_BYTES: Final = 64 * 1024
 """What is taken off the socket of the pasts between two rests."""
 
@@ -125,7 +127,7 @@ class Past:
     @property
     def gains(self) -> bool:
         """Whether it comes nearer to the live edge than that moves away."""
-        return self._handed >= 2 * (self._hub.position.sequence - self._began)
+        return self._handed + ALLOWANCE >= 2 * (self._hub.position.sequence - self._began)
 
     def handed(self, count: int) -> None:
         """It was handed so many entries."""

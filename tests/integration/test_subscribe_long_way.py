@@ -158,7 +158,6 @@ async def test_nothing_of_the_past_is_handed_over_while_a_live_frame_is_under_wa
         for name in ("a", "b", "c"):
             await live.open(name)
             await live.caught_up(name)
-        # So far that it need not fear to lose ground against what is live.
         await open_with_credit(past, "past", 200)
         await past.until(lambda: len(past["past"].events) == 200)
         for _ in range(20):
