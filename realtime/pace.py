@@ -35,7 +35,7 @@ LATE_S: Final = 0.002
 ALLOWANCE: Final = 1024
 """So many entries less than it must a past may have been handed, so that its first slices rest too."""
 READ_BYTES: Final = 64 * 1024
-"""What is taken off the socket of the pasts between two rests."""
+"""What is taken off the socket of the pasts in one turn, or between two rests."""
 
 
 class Pace:
@@ -92,12 +92,12 @@ class Pace:
             waited += REST_S
 
     async def read(self, size: int) -> None:
-        """Before so many bytes of the pasts are read: what the broker sends at once is not read at once."""
+        """Before so many bytes of the pasts are read: what the broker sends at once is not read at once, where it
+        would pile up and be cold in the caches by the time that it is taken."""
         self._unrested_bytes += size
         if self._unrested_bytes >= READ_BYTES:
             self._unrested_bytes = 0
-            if self.is_live:
-                await self._sleep(REST_S)
+            await self._sleep(REST_S if self.is_live else 0)
 
     def worked(self, seconds: float) -> None:
         """So much of the loop's time went into a past."""
