@@ -252,7 +252,7 @@ class Client:
         told = -1
         while True:
             through = self._through()
-            if through > told:
+            if through != told:  # less, when it began anew
                 say("through", through)
                 told = through
             await asyncio.sleep(self._spec.report_s)
