@@ -185,7 +185,9 @@ class CatchUp:
         async def take(entries: list[Entry]) -> bool:
             nonlocal is_through, is_checked
             after = subscriber.examined.sequence
-            if not is_checked or entries[-1].sequence != after + len(entries):
+            # What was read in a turn just now is handed over in the same one.
+            is_in_turn = is_checked and entries[-1].sequence == after + len(entries)
+            if not is_in_turn:
                 await self._check(after, entries)
                 is_checked = True
             if entries[0].sequence > hub.position.sequence:
@@ -194,11 +196,15 @@ class CatchUp:
             while True:
                 if subscriber.is_closed or reset.done():
                     return True
-                is_through = await self._slice(subscriber, past, entries)
+                if is_in_turn:
+                    is_through = self._hand_over(subscriber, past, entries)
+                else:
+                    is_through = await self._slice(subscriber, past, entries)
                 if is_through:
                     break
                 if not await self._room(subscriber):
                     return True
+                is_in_turn = False
                 entries = [entry for entry in entries if entry.sequence > subscriber.examined.sequence]
             here = subscriber.examined.sequence
             delivery.limit = self.pace.slice
@@ -213,11 +219,14 @@ class CatchUp:
 
     async def _slice(self, subscriber: Subscriber, past: Past, entries: list[Entry]) -> bool:
         async with past:
-            through = self._hub.position.sequence
-            is_through = hand_over_entries(subscriber, entries, through, self._hub.memberships)
-        past.handed(len(entries))
+            is_through = self._hand_over(subscriber, past, entries)
         await asyncio.sleep(0)
         return is_through
+
+    def _hand_over(self, subscriber: Subscriber, past: Past, entries: list[Entry]) -> bool:
+        past.handed(len(entries))
+        through = self._hub.position.sequence
+        return hand_over_entries(subscriber, entries, through, self._hub.memberships)
 
     async def _room(self, subscriber: Subscriber) -> bool:
         """Whether the mailbox has room again, before others want the place or patience ends."""

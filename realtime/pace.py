@@ -20,8 +20,8 @@ from typing import Final
 from realtime.hub import Hub
 
 SLICE: Final = 256
-LIVE_SLICE: Final = 64
-"""Entries that are handed over in one turn of the loop: a millisecond of work, compiled, and a quarter of it."""
+LIVE_SLICE: Final = 128
+"""Entries that are handed over in one turn of the loop: a millisecond of work, compiled, and half of it."""
 LIVE_S: Final = 0.1
 """For so long after a live frame others are expected."""
 REST_S: Final = 0.001
@@ -29,7 +29,7 @@ REST_S: Final = 0.001
 MOST_REST_S: Final = 0.01
 PATIENCE_S: Final = 0.01
 """For how long a slice waits for live frames that are under way."""
-FACTORS: Final = (2.0, 12.0)
+FACTORS: Final = (2.0, 8.0)
 LATE_S: Final = 0.002
 """A loop that wakes later than this is late."""
 ALLOWANCE: Final = 1024

@@ -10,6 +10,7 @@ import pytest
 from protos.events.v1 import stream_pb2 as pb
 from realtime import catchup, pace
 from realtime.entry import Entry
+from realtime.handover import hand_over_entries
 from realtime.jetstream import StreamReader
 from realtime.pace import Pace
 from realtime.subscriber import Subscriber
@@ -128,7 +129,7 @@ async def test_nothing_of_the_past_is_handed_over_while_a_live_frame_is_under_wa
 ) -> None:
     monkeypatch.setattr(pace, "PATIENCE_S", 60.0)  # on a busy machine a frame may take longer than that
     under_way, handed, live_sent = 0, [0], 0
-    begin, end, hand_over = Pace.begin_live, Pace.end_live, catchup.hand_over_entries
+    begin, end = Pace.begin_live, Pace.end_live
 
     def begin_live(self: Pace) -> None:
         nonlocal under_way
@@ -144,7 +145,7 @@ async def test_nothing_of_the_past_is_handed_over_while_a_live_frame_is_under_wa
     def hand(subscriber: Subscriber, entries: Sequence[Entry], *rest: Any) -> bool:
         assert not under_way
         handed.append(len(entries))
-        return hand_over(subscriber, entries, *rest)
+        return hand_over_entries(subscriber, entries, *rest)
 
     monkeypatch.setattr(Pace, "begin_live", begin_live)
     monkeypatch.setattr(Pace, "end_live", end_live)
@@ -166,7 +167,6 @@ async def test_nothing_of_the_past_is_handed_over_while_a_live_frame_is_under_wa
             await past.send(pb.SubscribeRequest(credit=grant))
         await past.caught_up("past")
         assert past["past"].sequences == sequences(writer.stored)
-        for name in ("a", "b", "c"):
-            await live.until(lambda name=name: len(live[name].events) == 20)
+        await live.until(lambda: all(len(live[name].events) == 20 for name in ("a", "b", "c")))
     assert live_sent >= 20
     assert max(handed) <= pace.SLICE
