@@ -119,7 +119,6 @@ class Past:
     def __init__(self, pace: Pace, hub: Hub) -> None:
         self.pace = pace
         self._hub = hub
-        self._epoch = hub.epoch
         self._began = hub.position.sequence
         self._handed = 0
         self._at = 0.0
