@@ -10,7 +10,7 @@ An event's path, one file a station; the first half is drawn in ``bridge``:
                    └─▶ subscriber.py one mailbox each; never waited for
                           ▲   │
              catchup.py ──┘   └─▶ services/stream.py ─▶ gRPC ─▶ client/
-        (from the stream or the ring to the live edge; subscription.py: its life)
+        (from the stream or the ring to the live edge; pace.py: what is live goes first; subscription.py: its life)
 
     auth/ ─▶ services/access.py   what a caller may see, where there is a policy
 

@@ -37,6 +37,7 @@ from realtime.settings import ServerSettings
 from realtime.source import Source
 from realtime.states_postgres import PostgresStates
 from realtime.subscription import Feed
+from realtime.tap import tap
 
 log = structlog.get_logger("server")
 
@@ -93,11 +94,13 @@ class Server:
             reader = StreamReader(connection, settings.stream)
             source = Source(reader, hub, preload=settings.ring_entries // 4)
             listener.source = source
+            catch_up = CatchUp(hub, StreamReader(past, settings.stream))
+            tap(past).pace = catch_up.pace.read
             feed = Feed(
                 hub,
                 source,
                 reader,
-                CatchUp(hub, StreamReader(past, settings.stream)),
+                catch_up,
                 PostgresStates(database),
             )
             streams = StreamService(

@@ -248,7 +248,7 @@ class ClientStream:
 
     async def _send(self) -> None:
         """Each subscription that has something gets one frame in its turn."""
-        loop = asyncio.get_running_loop()
+        loop, pace = asyncio.get_running_loop(), self._feed.catch_up.pace
         progress_at = loop.time() + self._limits.progress_s
         while True:
             if loop.time() >= progress_at:
@@ -269,7 +269,14 @@ class ClientStream:
                 self._turns.skip(subscriber)
                 continue
             frame = subscriber.take_frame()
-            await self._context.write(frame)
+            if subscriber.is_live:
+                pace.begin_live()
+                try:
+                    await self._context.write(frame)
+                finally:
+                    pace.end_live()
+            else:
+                await self._context.write(frame)
             self._turns.sent(subscriber, len(frame))
             self._sent.set()
             if subscriber.is_closed and not subscriber.has_frames:

@@ -75,6 +75,9 @@ async def test_a_catch_up_is_measured_beside_its_ceilings_and_by_what_others_fee
         check_ratio(case)
     assert felt["parameters"]["deliveries"] == [20]
     assert felt["parameters"]["catch_ups"][0] >= 1
+    assert felt["parameters"]["catch_up_events_per_second"][0] >= 0
+    for name in ("without_ms", "elsewhere_ms"):
+        assert 0 < felt["parameters"][name]["p50"] <= felt["parameters"][name]["p99"]
     assert 0 < felt["latency_ms"]["p50"] <= felt["latency_ms"]["p99"]
     check_ratio(felt)
 
