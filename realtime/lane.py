@@ -52,20 +52,20 @@ class Lane:
         self._items.append((entry, point, frame))
         self._bytes += len(frame)
 
+    def has_room(self, size: int) -> bool:
+        """Whether the next item is within the bounds; an empty lane takes one of any size."""
+        limits = self._limits
+        return not self._items or (
+            len(self._items) < limits.max_events and self._bytes + size <= limits.max_bytes
+        )
+
     def make_room(self, size: int) -> list[Subscriber]:
         """Cuts off what all have taken when the bounds are met; gives those who must leave for the next item."""
-        limits = self._limits
-        if len(self._items) < limits.max_events and (
-            not self._items or self._bytes + size <= limits.max_bytes
-        ):
-            return []
         left: list[Subscriber] = []
         while self._items:
             floor = min((member.at for member in self.members if member not in left), default=self.end)
             self._cut(floor)
-            if len(self._items) < limits.max_events and (
-                not self._items or self._bytes + size <= limits.max_bytes
-            ):
+            if self.has_room(size):
                 break
             left += [member for member in self.members if member.at == floor and member not in left]
         return left
