@@ -46,7 +46,8 @@ _OPTIONS = (
 class Spec:
     """``how``: frames are skimmed (counted in their bytes), or typed, or of typed events the time since
     their own is kept (timed), or when each entity's arrived (arrivals). Workspaces are those of a stream's
-    subscriptions, one each; empty: all events. With ``strangers`` a stream has so many subscriptions instead,
+    subscriptions, one each; empty: all events. Who ``is_bare`` is served by the relay, whose frames
+    say of themselves nothing: their events are counted, and that is all. With ``strangers`` a stream has so many subscriptions instead,
     each of another workspace of which no event is."""
 
     target: str
@@ -61,6 +62,7 @@ class Spec:
     at_once: int = 100
     report_s: float = 0.0
     record: str = ""
+    is_bare: bool = False
 
 
 @dataclass(slots=True)
@@ -186,9 +188,11 @@ class Client:
     def _take(self, frame: bytes, runs: dict[bytes, Run]) -> None:
         seen = skim(frame) if self._spec.how == "skim" else self._read(frame)
         found = self.found
+        run = runs.get(seen.name)
+        if self._spec.is_bare and run is not None and seen.kind == EVENTS:
+            seen = seen._replace(after=run.through, through=run.through + seen.events, matched=seen.events)
         if not seen.name and seen.kind not in (RESET, CLOSED):
             return  # it concerns the whole stream
-        run = runs.get(seen.name)
         if run is None or seen.kind in (RESET, CLOSED):
             raise SystemExit(
                 f"error: the server said {SubscribeResponse.FromString(frame)}".replace("\n", " ")
@@ -228,7 +232,7 @@ class Client:
         events = 0
         for streamed in response.events.events:
             event = streamed.event
-            events += streamed.sequence > 0 and event.type != "" and event.id != ""
+            events += (streamed.sequence > 0 or self._spec.is_bare) and event.type != "" and event.id != ""
             if how == "timed":
                 found.latencies_ms.append(now * 1e3 - event.time / 1e3)
             elif how == "arrivals":

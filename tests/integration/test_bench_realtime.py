@@ -37,13 +37,16 @@ def check_ratio(case: dict[str, Any]) -> None:
     assert case["ceiling"] > 0
 
 
-async def test_fan_out_is_measured_beside_a_bare_handler(tmp_path: Path) -> None:
+async def test_fan_out_is_measured_beside_a_bare_handler_and_a_bare_relay(tmp_path: Path) -> None:
     code, err, result = await bench(
         tmp_path, "fanout", "--subscribers", "3", "--deliveries", "600", "--window", "50", "--rounds", "1"
     )
     assert code == 0, err
     cases = check_form(result, "fanout", {"server", "nats", "writer", "client"})
-    assert [case["parameters"]["client"] for case in cases] == ["skim", "typed"]
+    assert [(case["parameters"]["client"], case["parameters"]["beside"]) for case in cases] == [
+        (client, beside) for client in ("skim", "typed") for beside in ("bare handler", "bare relay")
+    ]
+    assert ["relay_cpu_seconds" in case["parameters"] for case in cases] == [False, True] * 2
     for case in cases:
         assert case["unit"] == "deliveries/s"
         assert case["parameters"]["subscribers"] == 3
