@@ -1,7 +1,7 @@
 """The least that a server behind this broker could do: a bare relay from a push consumer to bare gRPC streams.
 
 Run as ``python -m bench.relay SPEC``. It reads what is stored from now on from a bare socket, takes
-the payload out of each message, joins what waits into frames of about 64 KB, each frame once for
+the payload out of each message, joins what waits into frames of up to 128 KiB, each frame once for
 all STREAMS that are at the same place, and writes them. It has no filter, no cursor, no coverage, no
 transactions, checks nothing and keeps all. Each stream gets GREETING first. Says {"port": number}.
 """
@@ -19,7 +19,7 @@ import uvloop
 from bench.handler import METHOD, OPTIONS, SERVICE
 from protos.wire import delimited, delimited_header
 
-FRAME_BYTES = 64 * 1024
+FRAME_BYTES = 128 * 1024
 CACHED_FRAMES = 8
 INBOX = "_INBOX.zephyr-bench-relay"
 NAME, EVENTS, EVENT, INNER = delimited(1, b"s0"), 5, 1, 3
