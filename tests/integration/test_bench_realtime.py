@@ -178,12 +178,12 @@ def test_an_event_of_the_writer_has_its_size_and_the_streams_format() -> None:
 
 def test_a_frame_is_skimmed_as_it_is_parsed() -> None:
     frame = pb.SubscribeResponse(subscription_id="s0", cursor=b"here")
-    frame.coverage.after, frame.coverage.through, frame.coverage.matched = 300, 1 << 40, 3
-    for size in (1, 200, 70_000):
+    frame.coverage.after, frame.coverage.through, frame.coverage.matched = 300, 1 << 40, 8
+    for size in (1, 1, 200, 200, 201, 200, 70_000, 70_000):
         event = frame.events.events.add(sequence=300 + size, cursor=b"c")
         event.event.note.body = "x" * size
     frame.events.transaction_open = True
     seen = skim(frame.SerializeToString())
-    assert seen == (b"s0", b"here", 300, 1 << 40, 3, EVENTS, 3)
+    assert seen == (b"s0", b"here", 300, 1 << 40, 8, EVENTS, 8)
     other = pb.SubscribeResponse(subscription_id="s0", caught_up=pb.CaughtUp())
     assert skim(other.SerializeToString()).kind == CAUGHT_UP
