@@ -188,7 +188,7 @@ def test_a_lane_that_all_have_taken_holds_nothing() -> None:
     frame(one)
     assert (len(lane._items), len(lane._frames)) == (2, 1)
     frame(other)
-    assert (lane._items, lane._frames, lane._bytes) == ([], {}, 0)
+    assert (lane._items, lane._frames, lane.bytes) == ([], {}, 0)
     hub.take([entry(3)])
     assert titles(frame(one)) == titles(frame(other)) == ["t3"]
 
