@@ -36,6 +36,9 @@ _RETRY_S = 1.0
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.use_local_subchannel_pool", 1),
+)
+# The smallest pause is also what a connection may take to come about: who does not come back has more time.
+_RESUMING = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -102,7 +105,8 @@ class Client:
     async def run(self) -> None:
         """Follows all streams until what was asked for is there."""
         spec = self._spec
-        channels = [grpc.aio.insecure_channel(spec.target, options=_OPTIONS) for _ in range(spec.connections)]
+        options = _OPTIONS + _RESUMING if spec.resumes else _OPTIONS
+        channels = [grpc.aio.insecure_channel(spec.target, options=options) for _ in range(spec.connections)]
         async with asyncio.TaskGroup() as tasks:
             for number in range(spec.streams):
                 mine: Sequence[str] = spec.workspaces[number % len(spec.workspaces)]
