@@ -14,6 +14,7 @@ CEILINGS = {
     "bridge": "bench.reader",
     "snapshot": "bench.copier",
     "fanout": "bench.handler",
+    "relay": "bench.relay",
     "catchup": "bench.consumer",
     "idle": "bench.handler",
 }

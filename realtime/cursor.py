@@ -25,7 +25,7 @@ CURSOR_BYTES: Final = 33
 _VERSION: Final = 1
 _BODY: Final = struct.Struct(">B10sBBQQ")
 _HEAD: Final = struct.Struct(">B10sBB")
-_PLACE: Final = struct.Struct(">QQ")
+_pack_place: Final = struct.Struct(">QQ").pack
 _DIGEST_BYTES: Final = 4
 
 
@@ -41,7 +41,7 @@ class CursorWriter:
 
     def encode(self, sequence: int, timestamp_ns: int) -> bytes:
         """The cursor after a message."""
-        place = _PLACE.pack(sequence, timestamp_ns)
+        place = _pack_place(sequence, timestamp_ns)
         digest = self._begun.copy()
         digest.update(place)
         return self._head + place + digest.digest()

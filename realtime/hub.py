@@ -12,23 +12,21 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
-from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
 from protos.events.v1.stream_pb2 import FellBehind, SourcePosition
 from realtime.entry import Entry
 from realtime.errors import CursorReset
-from realtime.filters import USER_KIND, Filter, Key
+from realtime.filters import Filter
 from realtime.history import History
 from realtime.lane import Lane, LaneKey
+from realtime.lane_index import LaneIndex
+from realtime.memberships import KIND as MEMBERSHIP
 from realtime.memberships import Memberships
 from realtime.point import ORIGIN, Point
 from realtime.subscriber import Subscriber
-
-KeyT = TypeVar("KeyT")
 
 STALLED_AFTER_S = 15.0
 """An idle source writes a mark every two seconds, and each term begins with one; after so long without one it
@@ -73,8 +71,7 @@ class Hub:
         """Whether its reader has what the stream has; said by the reader."""
         self.history = History(ORIGIN, self._limits.ring_entries, self._limits.ring_bytes)
         self.memberships = Memberships()
-        self._index: dict[Key, dict[Lane, None]] = {}
-        self._by_kind: dict[str | None, dict[Lane, None]] = {}
+        self._index = LaneIndex()
         self._lanes: dict[LaneKey, Lane] = {}
         self._woken: dict[Lane, None] = {}
         self._swept = self._swept_bytes = 0
@@ -128,15 +125,23 @@ class Hub:
                 self._is_open = entry.commit.count == 0
             elif entry.stands_alone:
                 self._is_open = False
-            if (
+            if not self._is_open and len(self._held) == 1 and not _is_of_membership(entry):
+                # A transaction of one, as nearly all are: nothing to hold.
+                self._held.clear()
+                self._held_bytes = 0
+                self.position = self._pass_on(entry, self.position)
+            elif (
                 not self._is_open
                 or len(self._held) > limits.whole_transaction_events
                 or self._held_bytes > limits.whole_transaction_bytes
             ):
                 self._release()
-        woken, self._woken = self._woken, {}
-        for lane in woken:
-            lane.wake()
+        if self._woken:
+            woken, self._woken = self._woken, {}
+            for lane in woken:
+                lane.wake()
+        self._sweep()
+        self._wake()
 
     def attach(self, subscriber: Subscriber) -> None:
         """Puts a subscription that has examined everything up to ``position`` on the live edge."""
@@ -146,10 +151,7 @@ class Hub:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key, self._position)
-            for each in lane.filter.index_keys():
-                self._index.setdefault(each, {})[lane] = None
-            for kind in lane.filter.kinds or (None,):
-                self._by_kind.setdefault(kind, {})[lane] = None
+            self._index.add(lane)
         subscriber.join(lane)
 
     def detach(self, subscriber: Subscriber) -> None:
@@ -176,10 +178,7 @@ class Hub:
         if lane.members:
             return
         del self._lanes[lane.key]
-        for each in lane.filter.index_keys():
-            _discard(self._index, each, lane)
-        for kind in lane.filter.kinds or (None,):
-            _discard(self._by_kind, kind, lane)
+        self._index.discard(lane)
 
     async def reached(self, sequence: int) -> None:
         """Waits until everything up to ``sequence`` was released."""
@@ -213,27 +212,32 @@ class Hub:
         self.memberships.begin(held)
         before = self.position
         for entry in held:
-            if entry.sequence > before.sequence + 1:
-                self._tell_gap(before.sequence, entry.sequence - 1)
-            point = before.after(entry)
-            self.history.append(entry, point)
-            if entry.subject is None:
-                self._read_mark(entry)
-            else:
-                for lane in self._matching(entry, entry.subject):
-                    if lane.is_selective and not self._admits(lane, entry):
-                        continue
-                    for slow in lane.make_room(len(entry.frame)):
-                        slow.fall_behind("mailbox full", self.source_position())
-                        self._drop_if_empty(slow)
-                    if lane.members:
-                        lane.append(entry, point)
-                        self._woken[lane] = None
-            before = point
+            before = self._pass_on(entry, before)
         self.memberships.end(held)
         self.position = before
         self._sweep()
-        self._wake()
+
+    def _pass_on(self, entry: Entry, before: Point) -> Point:
+        """Into the ring and the lanes; gives the point after it."""
+        if entry.sequence > before.sequence + 1:
+            self._tell_gap(before.sequence, entry.sequence - 1)
+        point = before.after(entry)
+        self.history.append(entry, point)
+        subject = entry.subject
+        if subject is None:
+            self._read_mark(entry)
+            return point
+        for lane in self._index.lanes_of(entry, subject, self.memberships):
+            if lane.is_selective and not self._admits(lane, entry):
+                continue
+            if not lane.has_room(len(entry.frame)):
+                for slow in lane.make_room(len(entry.frame)):
+                    slow.fall_behind("mailbox full", self.source_position())
+                    self._drop_if_empty(slow)
+            if lane.members:
+                lane.append(entry, point)
+                self._woken[lane] = None
+        return point
 
     def _sweep(self) -> None:
         """Who is behind the ring is served from the stream, now and then looked for: so the lanes keep alive no
@@ -258,30 +262,6 @@ class Hub:
                 if not member.gap(after, through):
                     member.fall_behind("mailbox full")
                     self._drop_if_empty(member)
-
-    def _matching(self, entry: Entry, subject: fmt.Subject) -> list[Lane]:
-        """Which lanes get the entry, each once: the work depends on the matches alone."""
-        found: dict[Lane, None] = {}
-        if entry.verb == fmt.TRUNCATED:
-            for each in (subject.kind, None):
-                found.update(self._by_kind.get(each, {}))
-            return list(found)
-        kind, entity = subject.kind, subject.entity
-        workspaces: list[str | None] = [None, subject.workspace]
-        if kind == USER_KIND:
-            workspaces.extend(self.memberships.workspaces_of(entity))
-        index = self._index
-        for workspace in workspaces:
-            for key in (
-                (workspace, kind, entity),
-                (workspace, kind, None),
-                (workspace, None, entity),
-                (workspace, None, None),
-            ):
-                bucket = index.get(key)
-                if bucket:
-                    found.update(bucket)
-        return list(found)
 
     def _admits(self, lane: Lane, entry: Entry) -> bool:
         """What the lane's filter says beside its keys; one that fails ends the lane's subscriptions alone."""
@@ -328,8 +308,5 @@ class Hub:
             self._moved = None
 
 
-def _discard(index: dict[KeyT, dict[Lane, None]], key: KeyT, lane: Lane) -> None:
-    bucket = index[key]
-    del bucket[lane]
-    if not bucket:
-        del index[key]
+def _is_of_membership(entry: Entry) -> bool:
+    return entry.subject is not None and entry.subject.kind == MEMBERSHIP

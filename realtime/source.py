@@ -221,6 +221,8 @@ class Source:
 
 def _before_gap(after: int, entries: list[Entry]) -> int:
     """How many of the entries join ``after`` and each other without a gap in the sequence."""
+    if entries and entries[-1].sequence == after + len(entries):
+        return len(entries)  # sequences only grow: there is no room for a gap
     for index, entry in enumerate(entries):
         if entry.sequence != after + index + 1:
             return index

@@ -256,7 +256,7 @@ class Subscriber:
             return True
         if self.pages is not None and self.pages.is_under_way:
             return True
-        return self._lane is not None and self._lane.bytes_from(self.at, FRAME_BYTES) >= FRAME_BYTES
+        return self._lane is not None and self._lane.bytes_from(self.at) >= FRAME_BYTES
 
     def take_entries(self, limit: int) -> tuple[list[Entry], Point]:
         """Up to ``limit`` events for a reader in this process, and the point that they lead to. Control frames

@@ -236,7 +236,8 @@ class Machine(RuleBasedStateMachine):
         for lane in self.hub._lanes.values():
             assert len(lane._items) <= MAILBOX.max_events
             size = sum(len(frame) for _, _, frame in lane._items)
-            assert size == lane._bytes
+            assert size == lane.bytes == lane.bytes_from(lane.base)
+            assert lane.bytes_from(lane.end) == 0
             assert len(lane._items) <= 1 or size <= MAILBOX.max_bytes
             assert lane.members, "a lane without members is no lane"
 

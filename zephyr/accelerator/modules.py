@@ -36,6 +36,7 @@ MODULES = (
     "realtime.terms",
     "realtime.frames",
     "realtime.lane",
+    "realtime.lane_index",
     "realtime.backlog",
     "realtime.controls",
     "realtime.subscriber",

@@ -70,12 +70,12 @@ async def test_it_refuses_by_number_and_by_bytes_and_tells_when_it_is_half_empty
     assert not small.offer(feed.item(1))
 
 
-def test_a_frame_grows_to_64_kib_and_further_to_keep_a_transaction_together() -> None:
+def test_a_frame_grows_to_128_kib_and_further_to_keep_a_transaction_together() -> None:
     feed = Feed()
     mailbox = subscriber()
     for _ in range(20):
         mailbox.offer(feed.item(10 * KIB))
-    assert [len(each.events.events) for each in frames(mailbox)] == [7, 7, 6]
+    assert [len(each.events.events) for each in frames(mailbox)] == [13, 7]
     for at in range(50):
         mailbox.offer(feed.item(10 * KIB, f"A/{at}" if at < 49 else "A/49/50"))
     (whole,) = frames(mailbox)
@@ -97,7 +97,7 @@ def test_a_transaction_over_900_kib_is_cut_and_marked() -> None:
 def test_a_transaction_whose_end_does_not_match_is_not_left_open() -> None:
     feed = Feed()
     mailbox = subscriber()
-    mailbox.offer(feed.item(70 * KIB, "A/0"))
+    mailbox.offer(feed.item(130 * KIB, "A/0"))
     feed.item(10, "A/1/2")  # the end: for somebody else
     mailbox.offer(feed.item(10, "B/0"))
     feed.item(10, "B/1/2")
