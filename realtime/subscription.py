@@ -121,13 +121,32 @@ async def keep_up(subscriber: Subscriber, feed: Feed) -> None:
 
     The subscriber must be open (``ready`` said). Ends by closing it, whatever happens.
     """
+    lagging = asyncio.Event()
+    subscriber.on_lag = lambda _: lagging.set()
+    while await reach(subscriber, feed):
+        await lagging.wait()
+        lagging.clear()
+
+
+async def reach(subscriber: Subscriber, feed: Feed) -> bool:
+    """Brings a subscription to the live edge: True once it is there. It needs nobody then; call this again when
+    it has left the edge. False when it is over: it is closed then, whatever happened.
+    """
     hub = feed.hub
+    is_there = False
     try:
-        while (reset := await _until_reset(subscriber, feed)) is not None:
-            if subscriber.pages is None or subscriber.is_closed:
-                await end(subscriber, reset, feed)
-                break
-            await _restart(subscriber, reset, feed)
+        while not (is_there or subscriber.is_closed):
+            if subscriber.voided is None:
+                subscriber.voided = hub.reset_signal()
+            reset = _reason(subscriber.voided)
+            if reset is None and not (is_there := _is_there(subscriber, feed)):
+                reset = await _until_reset(subscriber, feed, subscriber.voided)
+            if reset is not None:
+                subscriber.voided = None
+                if subscriber.pages is None or subscriber.is_closed:
+                    await end(subscriber, reset, feed)
+                else:
+                    await _restart(subscriber, reset, feed)
     except RealtimeError as exc:
         await end(subscriber, exc, feed)
     except Exception as exc:
@@ -136,15 +155,44 @@ async def keep_up(subscriber: Subscriber, feed: Feed) -> None:
         hub.detach(subscriber)
         subscriber.close(pb.Closed(error=to_error(exc)))
     finally:
-        hub.detach(subscriber)
-        subscriber.stop()
+        if not is_there:
+            hub.detach(subscriber)
+            subscriber.stop()
+    return is_there
 
 
-async def _until_reset(subscriber: Subscriber, feed: Feed) -> CursorReset | None:
-    """Why the position cannot be served any more; None once the subscription was closed."""
-    reset = feed.hub.reset_signal()
+def _reason(voided: asyncio.Future[CursorReset]) -> CursorReset | None:
+    return voided.result() if voided.done() else None
+
+
+def _is_there(subscriber: Subscriber, feed: Feed) -> bool:
+    """Whether it is at the live edge, or can be put there without waiting for anything.
+
+    Raises:
+        LimitExceeded: it fell behind, and is to be closed then. Whatever went wrong in its filter.
+    """
+    if subscriber.is_live:
+        return True  # it only changed its lane
+    if subscriber.failure is not None:
+        raise subscriber.failure
+    if subscriber.terms.disconnects and subscriber.falls:
+        raise LimitExceeded(
+            "the client reads more slowly than events match, and asked to be disconnected then",
+            "read faster, narrow the filter, or open with CATCH_UP",
+        )
+    if (subscriber.pages is not None and subscriber.pages.is_under_way) or not feed.catch_up.join(subscriber):
+        return False
+    subscriber.say(pb.CaughtUp(source=feed.hub.source_position()))
+    return True
+
+
+async def _until_reset(
+    subscriber: Subscriber, feed: Feed, reset: asyncio.Future[CursorReset]
+) -> CursorReset | None:
+    """The way to the live edge. Why the position cannot be served any more; None once it is there, or closed."""
     work = asyncio.ensure_future(_follow(subscriber, feed, reset))
-    narrowed = asyncio.ensure_future(subscriber.narrowed.wait()) if subscriber.pages is not None else None
+    pages = subscriber.pages
+    narrowed = asyncio.ensure_future(pages.narrowed.wait()) if pages is not None else None
     waiting = (reset, work) if narrowed is None else (reset, work, narrowed)
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -182,26 +230,15 @@ async def _restart(subscriber: Subscriber, reset: CursorReset, feed: Feed) -> No
 
 
 async def _follow(subscriber: Subscriber, feed: Feed, reset: asyncio.Future[CursorReset]) -> None:
-    if subscriber.pages is not None and not subscriber.is_closed:
+    if subscriber.pages is not None and subscriber.pages.is_under_way:
         if feed.states is None:
             raise Unavailable("this server reads no states", "begin at earliest or live")
         await Snapshot(subscriber, feed.hub, feed.catch_up, feed.states).send()
-    while not subscriber.is_closed:
-        await feed.catch_up.run(subscriber, reset)
-        if reset.done():
+        if subscriber.is_closed:
             return
-        if subscriber.is_live:
-            subscriber.say(pb.CaughtUp(source=feed.hub.source_position()))
-            falls = subscriber.falls
-            while not subscriber.lagging.is_set():  # who only changed its lane is live again by now
-                await subscriber.lagging.wait()
-            if subscriber.failure is not None:
-                raise subscriber.failure
-            if subscriber.terms.disconnects and subscriber.falls > falls:
-                raise LimitExceeded(
-                    "the client reads more slowly than events match, and asked to be disconnected then",
-                    "read faster, narrow the filter, or open with CATCH_UP",
-                )
+    await feed.catch_up.run(subscriber, reset)
+    if subscriber.is_live and not reset.done():
+        subscriber.say(pb.CaughtUp(source=feed.hub.source_position()))
 
 
 async def end(subscriber: Subscriber, error: RealtimeError, feed: Feed) -> None:

@@ -38,6 +38,8 @@ MODULES = (
     "realtime.lane",
     "realtime.backlog",
     "realtime.controls",
+    "realtime.turn",
+    "realtime.mailbox",
     "realtime.subscriber",
     "realtime.hub",
     "realtime.handover",
