@@ -24,7 +24,7 @@ from realtime.errors import (
     Unavailable,
 )
 from realtime.hub import Hub
-from realtime.jetstream import StreamReader
+from realtime.jetstream import StreamReader, StreamState
 from realtime.point import Point
 from realtime.snapshot import Snapshot
 from realtime.source import Source
@@ -65,19 +65,19 @@ class Feed:
         cursor = Cursor.decode(start.after.cursor) if start.WhichOneof("position") == "after" else None
         try:
             async with asyncio.timeout(_SOURCE_WAIT_S):
-                await self.source.proven()
+                state = await self.source.proven()
             epoch = self.hub.epoch
-            point = await self._point(start, cursor)
+            point = await self._point(start, cursor, state)
             if epoch == self.hub.epoch:
                 return point
         except (TimeoutError, SourceUnavailable) as exc:
             raise Unavailable("the stream cannot be read now", "try again") from exc
         raise Unavailable("a new epoch began just now", "try again")
 
-    async def _point(self, start: pb.Start, cursor: Cursor | None) -> Point:
+    async def _point(self, start: pb.Start, cursor: Cursor | None, state: StreamState) -> Point:
         position = start.WhichOneof("position")
         if cursor is not None:
-            return await self._after(cursor)
+            return await self._after(cursor, state)
         if position == "at_time":
             return await point_before(self.reader, start.at_time.time)
         return await self.catch_up.first_point() if position == "earliest" else self.hub.position
@@ -89,8 +89,7 @@ class Feed:
         except SourceUnavailable:
             return b""
 
-    async def _after(self, cursor: Cursor) -> Point:
-        state = await self.reader.state()
+    async def _after(self, cursor: Cursor, state: StreamState) -> Point:
         if cursor.epoch != state.epoch:
             raise CursorReset(
                 "EPOCH_CHANGED", f"the cursor is of epoch {cursor.epoch}, the stream of epoch {state.epoch}"
@@ -107,13 +106,21 @@ class Feed:
                 "EXPIRED", f"the cursor is at {cursor.sequence}, the stream begins at {state.first_sequence}"
             )
         if cursor.sequence and cursor.timestamp_ns:
-            found = await self.reader.timestamp_ns(cursor.sequence)
+            found = await self._timestamp_ns(cursor.sequence)
             if found is not None and found != cursor.timestamp_ns:
                 raise CursorReset(
                     "HISTORY_REWRITTEN",
                     f"the stream holds another message at {cursor.sequence} than the cursor saw",
                 )
         return Point(cursor.sequence, cursor.timestamp_ns, 0, 0, 0)
+
+    async def _timestamp_ns(self, sequence: int) -> int | None:
+        """When a message was stored; None when none stands there. From the ring, if it was read from the stream:
+        after a restart thousands come back with cursors of the same few minutes."""
+        point = self.hub.history.point_at(sequence)
+        if point is not None and point.sequence == sequence and point.timestamp_ns:
+            return point.timestamp_ns
+        return await self.reader.timestamp_ns(sequence)
 
 
 async def keep_up(subscriber: Subscriber, feed: Feed) -> None:

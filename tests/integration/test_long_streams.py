@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 
+from protos.events.v1 import stream_pb2 as pb
 from realtime import app
 from realtime.client import channel
 from realtime.services import stream_service
@@ -37,6 +39,32 @@ async def test_a_stream_without_subscriptions_is_told_that_the_server_is_alive(
         assert "progress" in stream["a"].said
         await writer.commit(Change())
         await stream.until(lambda: stream["a"].events)
+
+
+@pytest.mark.parametrize("subscriptions", [3, 100])
+async def test_idle_subscriptions_of_a_stream_are_told_how_far_they_are_by_turns(
+    nats_server: NatsServer, writer: StreamWriter, monkeypatch: pytest.MonkeyPatch, subscriptions: int
+) -> None:
+    """At most ten frames in each ``progress_s``, however many they are; and nobody twice before all the others."""
+    progress_s = 0.2
+    monkeypatch.setattr(stream_service, "StreamLimits", partial(StreamLimits, progress_s=progress_s))
+    names = [str(number) for number in range(subscriptions)]
+    async with serving(nats_server.url) as address, raw_stream(address) as stream:
+        for name in names:
+            await stream.open(name, pb.Filter(kinds=["user"]), wait=False)
+        await stream.until(lambda: all("caught_up" in stream[name].said for name in names))
+        (stored,) = await writer.commit(Change(kind="note"))  # for none of them
+        began = asyncio.get_running_loop().time()
+        told: list[str] = []
+        while len(told) < 3 * subscriptions:
+            frame = await stream.read()
+            assert frame.HasField("progress"), frame
+            told.append(frame.subscription_id)
+        took_s = asyncio.get_running_loop().time() - began
+        assert len(told) <= 10 * took_s / progress_s + 10, "a few may have been on the way"
+        for first in range(0, len(told), subscriptions):
+            assert sorted(told[first : first + subscriptions]) == sorted(names)
+        assert all((stream[name].through or 0) >= stored.sequence for name in names)
 
 
 async def test_clients_are_told_to_come_back_at_different_times(
