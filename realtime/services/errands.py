@@ -30,13 +30,10 @@ class Errands:
 
     async def close(self) -> None:
         """Cancels what is under way, and waits for it."""
-        while self._tasks:
-            tasks = list(self._tasks)
+        while tasks := [task for task in self._tasks or () if not task.done()]:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            # Their callbacks run in the turn after the one that wakes us, or have run.
-            self._tasks.difference_update(tasks)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if self._tasks is not None:
