@@ -10,6 +10,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 
+def _ignore(_: BaseException) -> None:
+    return
+
+
 class Errands:
     """``on_failure`` is called with what a task raised. ``close`` comes last."""
 
@@ -34,6 +38,7 @@ class Errands:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+        self._on_failure = _ignore
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if self._tasks is not None:

@@ -1,17 +1,15 @@
 """One client's stream: many subscriptions on it.
 
-The call's own task receives requests. Another one sends frames by turns (``turns.py``) and is there only while
-somebody has something to send; one brings a subscription to the live edge, and ends there. So an idle
-stream is one task that reads, and its heartbeat is a slot in the wheel of all (``heartbeats.py``). A fault of a
-subscription closes that subscription. ``access.py`` says who calls and what they may see, where there is a policy.
+The call's own task receives requests. Another one sends (``sender.py``) and is there only while there is
+something to send; one brings a subscription to the live edge, and ends there. So an idle stream is one task that
+reads, and its heartbeat is a slot in the wheel of all (``heartbeats.py``). A fault of a subscription closes
+that subscription. ``access.py`` says who calls and what they may see, where there is a policy.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -21,11 +19,11 @@ from protos.events.v1 import stream_pb2 as pb
 from realtime.budget import Budget
 from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError
 from realtime.filters import Filter
-from realtime.limits import MailboxLimits
+from realtime.limits import StreamLimits
 from realtime.services.access import StreamAccess
 from realtime.services.errands import Errands
 from realtime.services.heartbeats import SLOTS
-from realtime.services.turns import Turns
+from realtime.services.sender import Context, Sender
 from realtime.status import to_error
 from realtime.subscriber import Subscriber
 from realtime.subscription import Feed, end, reach
@@ -34,46 +32,10 @@ from realtime.terms import Terms, amounts, compile_terms
 _NAME_BYTES = 64
 _TOLD_IN_TURN = 10
 """So many subscriptions of a stream are each told how far they are in every ``progress_s``; of more, as many."""
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """Bounds of one client's stream. ``progress_s`` is the longest silence on it; ``max_bytes`` bounds what
-    was read back for all of its subscriptions."""
-
-    max_subscriptions: int = 100
-    max_answers: int = 200
-    progress_s: float = 10.0
-    max_bytes: int = 16 * 1024 * 1024
-    mailbox: MailboxLimits = field(default_factory=MailboxLimits)
 
 
 class ClientStream:
     """One client's stream. ``access`` is None when all may see everything."""
-
-    __slots__ = (
-        "_access",
-        "_announcements",
-        "_budget",
-        "_context",
-        "_errands",
-        "_failure",
-        "_feed",
-        "_following",
-        "_is_ending",
-        "_is_half_closed",
-        "_is_over",
-        "_kinds",
-        "_limits",
-        "_main",
-        "_overfull",
-        "_sender",
-        "_sent",
-        "_subscribers",
-        "_turns",
-        "slot",
-    )
 
     def __init__(
         self,
@@ -92,11 +54,8 @@ class ClientStream:
         self._errands = Errands(self._fail)
         self._following: dict[Subscriber, asyncio.Task[None]] = {}
         self._budget = Budget(limits.max_bytes)
-        self._turns = Turns(self._wake)
-        self._announcements: deque[bytes] | None = None
+        self._sender = Sender(context, access, self._errands, self._forget, self._rest)
         self._main: asyncio.Task[Any] | None = None
-        self._sender: asyncio.Task[None] | None = None
-        self._sent: asyncio.Event | None = None
         self._overfull: Subscriber | None = None
         self._failure: BaseException | None = None
         self._is_ending = False
@@ -111,11 +70,11 @@ class ClientStream:
         assert main is not None
         try:
             if self._access is not None:
-                self._errands.create_task(self._access.run(self._errands, self._end, self._announce))
+                self._errands.create_task(self._access.run(self._errands, self._end, self._sender.announce))
             await self._receive()
             # The client asks nothing more; it listens while a subscription is left.
             self._is_half_closed = True
-            self._wake()
+            self._sender.wake()
             await asyncio.get_running_loop().create_future()  # until ``_finish``
         except asyncio.CancelledError:
             if not self._is_over or main.uncancel():
@@ -123,7 +82,7 @@ class ClientStream:
         finally:
             self._is_over = True
             self._stop_subscriptions()
-            self._turns.close()
+            self._sender.close()
             await self._errands.close()
             self._subscribers.clear()
             self._main = None
@@ -134,8 +93,10 @@ class ClientStream:
         """Ends the stream after what is queued."""
         self._is_ending = True
         self._stop_subscriptions()
-        self._turns.flush()
-        self._wake()
+        away = pb.GoingAway(retry_after_ms=random.randint(100, 2000))
+        self._sender.farewell = pb.SubscribeResponse(going_away=away).SerializeToString()
+        self._sender.turns.flush()
+        self._sender.wake()
 
     def beat(self) -> int:
         """Tells the subscription whose turn it is how far it is: it is alive, and its cursor moves on. Not one
@@ -148,20 +109,17 @@ class ClientStream:
         name, subscriber = next(iter(self._subscribers.items()))
         del self._subscribers[name]
         self._subscribers[name] = subscriber  # the others come before it again
-        if subscriber.is_closed or subscriber.has_frames:
-            pass
-        elif subscriber.epoch:
+        if not subscriber.epoch:
+            self._say_alive()
+        elif not (subscriber.is_closed or subscriber.has_frames):
             progress = pb.Progress(source=self._feed.hub.source_position())
             subscriber.say(progress, in_turn=not subscriber.is_paused)
-        else:
-            self._say_alive()
         return SLOTS // min(len(self._subscribers), _TOLD_IN_TURN)
 
     def _say_alive(self) -> None:
-        if not self._announcements and self._sender is None:
-            self._announce(
-                pb.SubscribeResponse(progress=pb.Progress(source=self._feed.hub.source_position()))
-            )
+        if not self._sender.is_busy:
+            progress = pb.Progress(source=self._feed.hub.source_position())
+            self._sender.announce(pb.SubscribeResponse(progress=progress))
 
     def _stop_subscriptions(self) -> None:
         for subscriber in self._subscribers.values():
@@ -182,8 +140,7 @@ class ClientStream:
     async def _receive(self) -> None:
         while True:
             while self._owes_answers():
-                self._sent = asyncio.Event()
-                await self._sent.wait()
+                await self._sender.sent()
             data = await self._context.read()
             if data is grpc.aio.EOF:
                 return
@@ -216,7 +173,7 @@ class ClientStream:
 
     def _owes_answers(self) -> bool:
         """Whether so many answers wait that no request is read before some are sent."""
-        if len(self._turns) + len(self._announcements or ()) > self._limits.max_answers:
+        if self._sender.queued > self._limits.max_answers:
             return True
         asked = self._overfull
         if asked is not None and asked.queued <= self._limits.mailbox.max_events + self._limits.max_answers:
@@ -247,7 +204,9 @@ class ClientStream:
         self._following[subscriber] = self._errands.create_task(self._begin(subscriber, request.start))
 
     def _subscriber(self, name: str, terms: Terms) -> Subscriber:
-        return Subscriber(name, terms, self._limits.mailbox, self._turns.note, self._budget, self._lags)
+        return Subscriber(
+            name, terms, self._limits.mailbox, self._sender.turns.note, self._budget, self._lags
+        )
 
     def _lags(self, subscriber: Subscriber) -> None:
         """It left the live edge: somebody has to bring it back, unless that is under way."""
@@ -324,65 +283,23 @@ class ClientStream:
         if self._access is not None:
             await self._access.renew(token)
         else:
-            self._announce(pb.SubscribeResponse(auth_expiring=pb.AuthExpiring()))
-
-    def _announce(self, frame: pb.SubscribeResponse) -> None:
-        """Queues a frame that concerns the whole stream."""
-        if self._announcements is None:
-            self._announcements = deque()
-        self._announcements.append(frame.SerializeToString())
-        self._wake()
+            self._sender.announce(pb.SubscribeResponse(auth_expiring=pb.AuthExpiring()))
 
     def _refuse(self, name: str, error: RealtimeError) -> None:
         """Answers a request that concerns no open subscription; a name that is too long is not repeated."""
         name = name if len(name.encode()) <= _NAME_BYTES else ""
         self._subscriber(name, Terms(Filter())).close(pb.Closed(error=to_error(error)))
 
-    def _wake(self) -> None:
-        """There is something to send, or to end."""
-        if self._sender is None and not self._is_over:
-            self._sender = self._errands.create_task(self._send())
-
-    async def _send(self) -> None:
-        """Each subscription that has something gets one frame in its turn, until none has."""
-        context, turns = self._context, self._turns
-        try:
-            while True:
-                while self._announcements:
-                    await context.write(self._announcements.popleft())
-                    self._note_sent()
-                subscriber = turns.next()
-                if subscriber is None:
-                    break
-                if self._access is not None and not self._access.lets_pass(subscriber):
-                    turns.skip(subscriber)
-                    continue
-                frame = subscriber.take_frame()
-                await context.write(frame)
-                turns.sent(subscriber, len(frame))
-                self._note_sent()
-                if subscriber.is_closed and not subscriber.has_frames:
-                    self._forget(subscriber)
-            self._announcements = None
-            if self._is_ending:
-                away = pb.GoingAway(retry_after_ms=random.randint(100, 2000))
-                await context.write(pb.SubscribeResponse(going_away=away).SerializeToString())
-                self._finish()
-            elif self._is_half_closed and not self._subscribers:
-                self._finish()
-        finally:
-            self._sender = None
-
-    def _note_sent(self) -> None:
-        if self._sent is not None:
-            self._sent.set()
-            self._sent = None
+    def _rest(self) -> None:
+        """Nothing is left to be sent."""
+        if self._is_ending or (self._is_half_closed and not self._subscribers):
+            self._finish()
 
     def _forget(self, subscriber: Subscriber) -> None:
         subscriber.release()
         if self._access is not None:
             self._access.forget(subscriber)
-        self._turns.forget(subscriber)
+        self._sender.turns.forget(subscriber)
         if self._overfull is subscriber:
             self._overfull = None
         if self._subscribers.get(subscriber.name) is subscriber:

@@ -14,9 +14,11 @@ import grpc
 from realtime.auth.checks import authenticate, token_of
 from realtime.auth.policy import AllowAll, Policy
 from realtime.errors import RealtimeError
+from realtime.limits import StreamLimits
 from realtime.services.access import StreamAccess
 from realtime.services.heartbeats import Heartbeats
-from realtime.services.stream import ClientStream, Context, StreamLimits
+from realtime.services.sender import Context
+from realtime.services.stream import ClientStream
 from realtime.status import abort
 from realtime.subscription import Feed
 

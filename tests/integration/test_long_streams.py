@@ -12,8 +12,8 @@ import pytest
 from protos.events.v1 import stream_pb2 as pb
 from realtime import app
 from realtime.client import channel
+from realtime.limits import StreamLimits
 from realtime.services import stream_service
-from realtime.services.stream import StreamLimits
 from tests.fixtures.raw_stream import raw_stream
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_writer import Change, StreamWriter
