@@ -2,7 +2,7 @@
 
 The call's own task receives requests. Another one sends (``sender.py``) and is there only while there is
 something to send; one brings a subscription to the live edge, and ends there. So an idle stream is one task that
-reads, and its heartbeat is a slot in the wheel of all (``heartbeats.py``). A fault of a subscription closes
+reads (docs/decisions/020), and its heartbeat is a slot in the wheel of all (``heartbeats.py``). A fault of a subscription closes
 that subscription. ``access.py`` says who calls and what they may see, where there is a policy.
 """
 
