@@ -63,6 +63,24 @@ def test_who_has_no_room_leaves_the_edge_and_the_others_stay() -> None:
     assert len(quick.take_entries(9)[0]) == 3
 
 
+def test_a_sweep_looks_at_the_lanes_that_hold_something_and_at_no_other() -> None:
+    hub = begun(HubLimits(ring_entries=8))
+    for number in range(50):
+        other = Subscriber("s", Terms(Filter(workspaces=frozenset((str(number),)))), MailboxLimits())
+        other.begin(hub.position, hub.epoch)
+        hub.attach(other)
+    quick, slow = listening(hub), Subscriber("s", Terms(Filter(kinds=frozenset(("note",)))), MailboxLimits())
+    slow.begin(hub.position, hub.epoch)
+    hub.attach(slow)
+    for sequence in range(1, 41):
+        hub.take([entry(sequence)])
+        quick.take_entries(9)
+        assert len(hub._filled) <= 2, "of 52 lanes"
+    assert not slow.is_live, "what it had not taken would be kept alive without a bound"
+    hub.detach(quick)
+    assert not hub._filled
+
+
 async def test_who_listens_stays_where_it_was_when_the_hub_begins_anew() -> None:
     hub = begun()
     subscriber = listening(hub)
