@@ -106,7 +106,8 @@ class Sender:
                     self._on_last(subscriber)
             self._announcements = None
             if self.farewell:
-                await self._write(self.farewell)
+                farewell, self.farewell = self.farewell, b""
+                await self._write(farewell)
             self._on_rest()
         finally:
             self._task = None
