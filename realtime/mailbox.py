@@ -146,6 +146,10 @@ class Mailbox:
         is_whole = self.pages is None or not self.pages.is_under_way
         frame = head(self.epoch if is_whole else "", self.sent, through, 0)
         frame.subscription_id = self.name
+        if following is not None and self._controls.first_place == LAST:
+            # It is over, and there was no credit for what waits: none of it follows, should some come now.
+            self._own.drop(len(self._own.items))
+            self._examined = self.sent
         self._controls.take_into(frame)
         if len(self._controls) == self.limits.max_controls // 2:
             self._own.admit()
