@@ -7,10 +7,11 @@ An event's path, one file a station; the first half is drawn in ``bridge``:
                    │ entry.py        a message with its ready-made frame bytes (wire.py, cursor.py)
                  hub.py              transactions whole; who wants it (lane_index.py, filters.py, memberships.py)
                    ├─▶ history.py    the ring, for those a little behind (point.py counts)
-                   └─▶ subscriber.py one mailbox each; never waited for
+                   └─▶ subscriber.py one mailbox each (mailbox.py); never waited for
                           ▲   │
-             catchup.py ──┘   └─▶ services/stream.py ─▶ gRPC ─▶ client/
-        (from the stream or the ring to the live edge; pace.py: what is live goes first; subscription.py: its life)
+             catchup.py ──┘   └─▶ services/sender.py ─▶ gRPC ─▶ client/
+        (from the stream or the ring to the live edge; pace.py: what is live goes first; subscription.py: its life,
+         services/stream.py: its owner)
 
     auth/ ─▶ services/access.py   what a caller may see, where there is a policy
 

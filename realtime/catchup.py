@@ -113,6 +113,23 @@ class CatchUp:
             if not is_through:
                 await subscriber.room()
 
+    def join(self, subscriber: Subscriber) -> bool:
+        """Whether it could be put on the live edge at once: the ring holds what is left, and that is little."""
+        hub = self._hub
+        if subscriber.examined.sequence > hub.position.sequence:
+            return False
+        for _ in range(2):
+            items = hub.history.read(subscriber.examined.sequence, hub.position.sequence, _RING_BATCH)
+            if items is None:
+                return False
+            self._take_on_numbering(subscriber)
+            if not items:
+                hub.attach(subscriber)
+                return True
+            if not hand_over_items(subscriber, items, hub.memberships):
+                return False
+        return False
+
     def _take_on_numbering(self, subscriber: Subscriber) -> None:
         here = self._hub.history.point_at(subscriber.examined.sequence)
         assert here is not None

@@ -74,6 +74,8 @@ class Hub:
         self._index = LaneIndex()
         self._lanes: dict[LaneKey, Lane] = {}
         self._woken: dict[Lane, None] = {}
+        self._filled: dict[Lane, None] = {}
+        """Lanes that were given something since the last sweep, or hold it still."""
         self._swept = self._swept_bytes = 0
         self._held: list[Entry] = []
         self._held_bytes = 0
@@ -138,6 +140,7 @@ class Hub:
                 self._release()
         if self._woken:
             woken, self._woken = self._woken, {}
+            self._filled.update(woken)
             for lane in woken:
                 lane.wake()
         self._sweep()
@@ -178,6 +181,7 @@ class Hub:
         if lane.members:
             return
         del self._lanes[lane.key]
+        self._filled.pop(lane, None)
         self._index.discard(lane)
 
     async def reached(self, sequence: int) -> None:
@@ -249,11 +253,16 @@ class Hub:
         ):
             return
         self._swept, self._swept_bytes = history.dropped, history.dropped_bytes
-        for lane in list(self._lanes.values()):
+        # Those alone that hold something: most of a hundred thousand never did.
+        filled, self._filled = self._filled, {}
+        filled.update(self._woken)
+        for lane in filled:
             for slow in lane.overtaken(history.floor.sequence):
                 slow.fall_behind("mailbox full", self.source_position())
                 self._drop_if_empty(slow)
             lane.trim()
+            if lane.end > lane.base:
+                self._filled[lane] = None
 
     def _tell_gap(self, after: int, through: int) -> None:
         """Messages were removed singly: that concerns everybody, and is rare."""

@@ -52,6 +52,8 @@ class Pace:
         """How many times as long as they worked the pasts rest."""
         self._sleep = sleep
         self._sending = 0
+        self._stuck = 0
+        """How many of them did not end in ``PATIENCE_S``: their clients read slowly, and nobody waits for them."""
         self._live_until = 0.0
         self._owed_s = 0.0
         self._unrested_bytes = 0
@@ -74,6 +76,7 @@ class Pace:
     def end_live(self) -> None:
         """It was sent, or will not be."""
         self._sending -= 1
+        self._stuck = min(self._stuck, self._sending)
 
     async def rest(self) -> None:
         """Before a slice: pays what is owed, and lets live frames go."""
@@ -86,8 +89,10 @@ class Pace:
         else:
             await self._pause(min(owed, MOST_REST_S))
         waited = 0.0
-        # Not for ever: a client that reads slowly keeps its frame under way.
-        while self._sending and waited < PATIENCE_S:
+        while self._sending > self._stuck:
+            if waited >= PATIENCE_S:
+                self._stuck = self._sending
+                break
             await self._sleep(REST_S)
             waited += REST_S
 

@@ -39,7 +39,7 @@ async def project(projector: Projector, feed: Feed) -> None:
             continue
         arrived = asyncio.Event()
 
-        def came(arrived: asyncio.Event = arrived) -> bool:
+        def came(_: Subscriber, arrived: asyncio.Event = arrived) -> bool:
             arrived.set()
             return True
 

@@ -21,8 +21,8 @@ from realtime.client import (
 )
 from realtime.cursor import Cursor
 from realtime.errors import CursorInvalid, StoreUnavailable
+from realtime.limits import StreamLimits
 from realtime.services import stream_service
-from realtime.services.stream import StreamLimits
 from tests.fixtures.eventually import eventually
 from tests.fixtures.realtime_server import DEAD_REDIS, serving
 from tests.fixtures.stream_writer import Change, StreamWriter, sequences

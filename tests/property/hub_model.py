@@ -88,8 +88,11 @@ class Broker:
 class LiveSource:
     """Stands in for a source that is live."""
 
-    async def proven(self) -> None:
-        await asyncio.sleep(0)
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def proven(self) -> StreamState:
+        return await self._broker.state()
 
 
 @dataclass(eq=False)

@@ -82,7 +82,7 @@ class Machine(RuleBasedStateMachine):
         self.broker = Broker()
         self.hub = Hub(HUB)
         reader = cast("StreamReader", self.broker)
-        self.feed = Feed(self.hub, cast("Source", LiveSource()), reader, CatchUp(self.hub, reader))
+        self.feed = Feed(self.hub, cast("Source", LiveSource(self.broker)), reader, CatchUp(self.hub, reader))
         self.listeners: list[Listener] = []
         self.cursors: list[bytes] = []
         self.taken = 0

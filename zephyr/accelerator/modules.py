@@ -39,6 +39,8 @@ MODULES = (
     "realtime.lane_index",
     "realtime.backlog",
     "realtime.controls",
+    "realtime.turn",
+    "realtime.mailbox",
     "realtime.subscriber",
     "realtime.hub",
     "realtime.handover",

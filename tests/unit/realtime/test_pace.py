@@ -149,3 +149,19 @@ async def test_what_the_broker_sends_at_once_is_read_piece_by_piece_while_someth
     for _ in range(8):
         await pace.read(READ_BYTES // 2)
     assert clock.rests == [REST_S] * 4
+
+
+async def test_a_live_frame_whose_client_does_not_read_is_waited_for_once() -> None:
+    clock, pace, _ = make()
+    pace.begin_live()
+    await pace.rest()
+    assert sum(clock.taken()) == pytest.approx(PATIENCE_S)
+    for _ in range(20):
+        pace.begin_live()
+        pace.end_live()
+        await pace.rest()
+    assert clock.taken() == []
+    pace.end_live()
+    pace.begin_live()
+    await pace.rest()
+    assert sum(clock.taken()) == pytest.approx(PATIENCE_S), "a new one is waited for"

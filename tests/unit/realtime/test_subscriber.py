@@ -173,6 +173,22 @@ def test_control_frames_take_their_turn() -> None:
     ]
 
 
+def test_nothing_follows_the_end_that_went_out_for_want_of_credit() -> None:
+    feed = Feed()
+    mailbox = Subscriber("s", Terms(Filter(), bytes=0), MailboxLimits())
+    mailbox.begin(START, EPOCH)
+    mailbox.offer(feed.item())
+    mailbox.examine(feed.point)
+    mailbox.reset(pb.Reset())
+    mailbox.close(pb.Closed())
+    first = frame(mailbox)
+    assert first.WhichOneof("response") == "reset"
+    mailbox.grant(None, 1000)
+    (last,) = frames(mailbox)
+    assert last.WhichOneof("response") == "closed"
+    assert first.coverage.through == last.coverage.through == START.sequence
+
+
 def test_entries_may_be_taken_as_they_are() -> None:
     feed = Feed()
     mailbox = subscriber()
