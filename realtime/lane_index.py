@@ -54,7 +54,7 @@ class LaneIndex:
 
     def lanes_of(self, entry: Entry, subject: fmt.Subject, memberships: Memberships) -> list[Lane]:
         """Which lanes get the entry, each once. Not to be changed: it may be given again."""
-        if entry.verb == fmt.TRUNCATED:
+        if entry.is_truncation:
             every: dict[Lane, None] = {}
             for each in (subject.kind, None):
                 every.update(self._by_kind.get(each, {}))
