@@ -34,12 +34,15 @@ _VERB: Final = f"\r\n{fmt.VERB}:"
 _COMMIT: Final = f"\r\n{fmt.COMMIT}:"
 _CHANGED: Final = f"\r\n{fmt.CHANGED}:"
 
+_ROW_ALONE: Final = frozenset(fmt.ROW_VERBS) - {fmt.REJECTED}
+"""A domain event of the bridge may be rejected too."""
+
 _parse = Event.FromString
 
 
 class Entry:
     """A stored message, never changed. ``subject`` is None for Zephyr's own marks, which are never delivered; their
-    ``verb`` is ``position`` or ``owner``."""
+    ``verb`` is ``position``, ``owner``, ``producer`` and so on."""
 
     __slots__ = (
         "_changed",
@@ -122,8 +125,8 @@ def make_entry(
 ) -> Entry:
     """The entry of a message as the broker gave it.
 
-    What is not of the stream's format (anybody may publish below ``zephyr.``) counts as
-    internal with the verb ``foreign``: it is never delivered, and it stops nobody. An event
+    What is not of the stream's format (anybody may publish below ``zephyr.``), or a domain event with
+    a verb of rows, counts as internal with the verb ``foreign``: it is never delivered, and it stops nobody. An event
     whose payload cannot be read is delivered as its place alone, without ``event``: one such
     message in a frame would make the whole frame unreadable to every client.
     """
@@ -184,8 +187,9 @@ def _make(
     except ValueError:
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
     if parsed is None:
-        return Entry(sequence, timestamp_ns, None, subject.rpartition(".")[2], None, payload, b"")
-    if not verb:
+        # Not the last token: a producer chooses its id.
+        return Entry(sequence, timestamp_ns, None, subject.split(".")[3], None, payload, b"")
+    if not verb or (parsed.suffix == "event" and _says_a_row(verb, payload)):
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
     where = _SEQUENCE_TAG + varint(sequence) + _CURSOR_HEAD + encode_cursor(epoch, sequence, timestamp_ns)
     if not _is_event(payload):
@@ -196,6 +200,16 @@ def _make(
     body = len(where) + len(_EVENT_TAG) + len(length) + size
     frame = b"".join((_EVENTS_TAG, varint(body), where, _EVENT_TAG, length, payload))
     return Entry(sequence, timestamp_ns, parsed, verb, place, b"", frame, size, changed)
+
+
+def _says_a_row(verb: str, payload: bytes) -> bool:
+    """Whether a domain event, which anybody may store, says in header or payload what the bridge alone may say."""
+    if verb in _ROW_ALONE:
+        return True
+    try:
+        return _parse(payload).type.rpartition(".")[2] in _ROW_ALONE
+    except DecodeError:
+        return False
 
 
 def _is_event(payload: bytes) -> bool:

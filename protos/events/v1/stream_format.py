@@ -5,7 +5,8 @@ and the server meet nowhere else. Nothing here does I/O. ``docs/stream-format.md
 the same in prose, and a contract test holds both against a stream that the bridge wrote.
 
     zephyr.<shard>.<workspace>.<kind>.<entity id>.<row|event>
-    zephyr._mark.<shard>.<position|owner|snapshot|backfill>
+    zephyr._mark.<shard>.<position|owner|snapshot|backfill|schema>
+    zephyr._mark.<shard>.producer.<producer id>
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ POSITION_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.position"
 BACKFILL_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.backfill"
 SCHEMA_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.schema"
 SNAPSHOT_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
+
+ROW_SUBJECTS: Final = f"{ROOT}.*.*.*.*.row"
+"""Where rows are, which the bridge alone writes."""
 
 DEAD_LETTERS: Final = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
@@ -105,7 +109,7 @@ def parse_subject(subject: str) -> Subject | None:
         ValueError: the subject is neither an event's nor a mark's.
     """
     parts = subject.split(".")
-    if len(parts) == 4 and parts[0] == ROOT and parts[1] == MARKS:
+    if len(parts) in (4, 5) and parts[0] == ROOT and parts[1] == MARKS:
         return None
     if len(parts) != 6 or parts[0] != ROOT or parts[5] not in ("row", "event"):
         raise ValueError(f"not a subject of the stream: {subject!r}")

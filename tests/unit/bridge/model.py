@@ -17,6 +17,7 @@ from bridge.errors import Unreachable
 from bridge.fit import FittedColumn, FittedMapping, FittedTable
 from bridge.jetstream import FENCED, JetStream, JetStreamError, StoredMessage
 from bridge.mapping import load_mapping
+from bridge.outgoing import Outgoing, headers_of
 from bridge.postgres import Source
 from bridge.stream import StreamState
 from tests.unit.bridge.wal_bytes import keepalive, message, xlog_data
@@ -45,6 +46,7 @@ class FakeBroker(JetStream):
         self.messages: list[StoredMessage] = []
         self.everything: list[StoredMessage] = []
         self.late: list[tuple[str, bytes, dict[str, str]]] = []
+        self.late_batches: list[list[tuple[str, bytes, dict[str, str]]]] = []
         self.fate: Callable[[str], str] = lambda _subject: OK
         self.refusals = 0
 
@@ -57,6 +59,24 @@ class FakeBroker(JetStream):
         elif fate == LATE:
             self.late.append((subject, payload, headers))
         raise Unreachable("no answer")
+
+    async def publish_batch(self, messages: Sequence[Outgoing], head: str = "") -> int:
+        """All of them or none, as their one fate is."""
+        given = [(each.subject, each.payload, headers_of(each.head + head)) for each in messages]
+        fate = self.fate(given[-1][0])
+        if fate in (OK, LOST):
+            sequence = [self.store(*each) for each in given][-1]
+            if fate == OK:
+                return sequence
+        elif fate == LATE:
+            self.late_batches.append(given)
+        raise Unreachable("no answer")
+
+    async def api(self, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        assert request == f"STREAM.INFO.{self.stream}"
+        first = self.messages[0].sequence if self.messages else 0
+        state = {"first_seq": first, "last_seq": len(self.everything), "messages": len(self.messages)}
+        return {"state": state | {"bytes": sum(len(each.payload) for each in self.messages)}}
 
     async def get(self, query: dict[str, Any]) -> StoredMessage | None:
         if "last_by_subj" in query:
@@ -92,13 +112,22 @@ class FakeBroker(JetStream):
                 self.store(subject, payload, headers)
             except JetStreamError as exc:
                 assert exc.error_code == FENCED  # noqa: PT017 - both ends are fine
+        batches, self.late_batches = self.late_batches, []
+        for batch in batches:
+            try:
+                for subject, payload, headers in batch:
+                    self.store(subject, payload, headers)
+            except JetStreamError as exc:
+                assert exc.error_code == FENCED  # noqa: PT017 - all of them are refused by the same fence
 
     @property
     def events(self) -> list[StoredMessage]:
         return [each for each in self.everything if each.subject.startswith("zephyr.0.")]
 
     def _last(self, subject: str) -> StoredMessage | None:
-        return next((each for each in reversed(self.messages) if each.subject == subject), None)
+        return next(
+            (each for each in reversed(self.messages) if fnmatch.fnmatchcase(each.subject, subject)), None
+        )
 
     def _wrong(self) -> JetStreamError:
         self.refusals += 1

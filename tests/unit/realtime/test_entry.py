@@ -33,6 +33,27 @@ def test_marks_are_internal(subject: str) -> None:
     assert (entry.is_internal, entry.verb, entry.frame) == (True, subject.rsplit(".", 1)[1], b"")
 
 
+def test_a_producer_chooses_its_id_and_no_more() -> None:
+    entry = make_entry(EPOCH, "zephyr._mark.0.producer.position", {}, b"", 1, 1)
+    assert (entry.is_internal, entry.verb) == (True, "producer")
+
+
+@pytest.mark.parametrize(
+    ("verb", "type_"),
+    [("updated", "note.shared"), ("shared", "note.updated"), ("truncated", "note.truncated")],
+)
+def test_a_domain_event_says_nothing_of_a_row(verb: str, type_: str) -> None:
+    payload = Event(id="p.1", type=type_).SerializeToString()
+    entry = make_entry(EPOCH, "zephyr.0.w.note.n.event", {fmt.VERB: verb}, payload, 7, 70)
+    assert (entry.is_internal, entry.verb, entry.frame) == (True, FOREIGN, b"")
+
+
+def test_a_domain_event_is_delivered() -> None:
+    payload = Event(id="p.1", type="note.shared").SerializeToString()
+    entry = make_entry(EPOCH, "zephyr.0.w.note.n.event", {fmt.VERB: "shared"}, payload, 7, 70)
+    assert (entry.verb, entry.commit, entry.payload) == ("shared", None, payload)
+
+
 @pytest.mark.parametrize(
     ("subject", "headers"),
     [
