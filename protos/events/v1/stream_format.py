@@ -186,6 +186,10 @@ def state_id(system_id: str, epoch: str, lsn: int, mark: Literal["r", "d"], subj
     return f"{system_id}.{epoch}.{format_lsn(lsn)}.{mark}.{place}"
 
 
+EVENT_PREFIX = "zephyr.event"
+"""Prefix of the logical message that becomes a domain event at its place in its transaction."""
+CONTEXT_PREFIX = "zephyr.context"
+"""Prefix of the logical message that says who and what is behind its transaction."""
 PROGRESS = "zephyr.progress"
 """Prefix of the logical message that asks the bridge for a position mark at once."""
 

@@ -11,7 +11,17 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bridge.change import Begin, Column, Commit, Message, Operation, Relation, RowChange, Value
+from bridge.change import (
+    Begin,
+    Column,
+    Commit,
+    LogicalMessage,
+    Message,
+    Operation,
+    Relation,
+    RowChange,
+    Value,
+)
 from bridge.encode import Encoder
 from bridge.errors import Unreachable
 from bridge.fit import FittedColumn, FittedMapping, FittedTable
@@ -20,6 +30,8 @@ from bridge.mapping import load_mapping
 from bridge.outgoing import Outgoing, headers_of
 from bridge.postgres import Source
 from bridge.stream import StreamState
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1.publish_pb2 import NewEvent
 from tests.unit.bridge.wal_bytes import keepalive, message, xlog_data
 
 EPOCH, SYSTEM = "0190a0000000000000aa", "7300000000000000001"
@@ -122,7 +134,12 @@ class FakeBroker(JetStream):
 
     @property
     def events(self) -> list[StoredMessage]:
-        return [each for each in self.everything if each.subject.startswith("zephyr.0.")]
+        """Those of the bridge."""
+        return [
+            each
+            for each in self.everything
+            if each.subject.startswith("zephyr.0.") and fmt.COMMIT in each.headers
+        ]
 
     def _last(self, subject: str) -> StoredMessage | None:
         return next(
@@ -208,6 +225,12 @@ def insert(note: str) -> RowChange:
 def move(note: str) -> RowChange:
     """Two events of one change."""
     return RowChange(Operation.UPDATE, NOTES, row(note), row(note, "w2"))
+
+
+def domain_event(note: str, verb: str = "shared") -> LogicalMessage:
+    """A domain event as an application emits it."""
+    said = NewEvent(workspace_id="w1", kind="note", entity_id=note, verb=verb)
+    return LogicalMessage(fmt.EVENT_PREFIX, said.SerializeToString(), 1, True)
 
 
 def make_encoder(max_event_bytes: int = 1 << 20) -> Encoder:
