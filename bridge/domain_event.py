@@ -27,7 +27,6 @@ from protos.events.v1.rejected_pb2 import DeadColumn, DeadLetter
 from protos.schema_name import schema_name
 
 MEND: Final = "correct whoever emits it, and emit it again; see docs/stream-format.md"
-_VERB: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _TOKEN_CHARACTERS: Final = 256
 """Of a workspace or an entity: a subject has to fit a line of NATS' protocol."""
@@ -160,7 +159,7 @@ class DomainEvent:
             )
         if said.verb in fmt.ROW_VERBS:
             raise _rejected(f"{said.verb!r} is a verb of rows, which the bridge alone says")
-        if _VERB.fullmatch(said.verb) is None:
+        if not fmt.is_verb(said.verb):
             raise _rejected(
                 f"{said.verb[:80]!r} is no verb: a lower-case letter, then letters, digits, - and _"
             )

@@ -67,6 +67,7 @@ STATES: Final = (CREATED, UPDATED, ENTERED, READ)
 """After these the row stands as the event says."""
 
 Suffix = Literal["row", "event"]
+_VERB: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z", re.ASCII)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -100,6 +101,11 @@ class Subject:
 def is_token(text: str) -> bool:
     """Whether ``text`` can stand as one token of a subject: letters, digits, ``-`` and ``_``."""
     return _TOKEN.match(text) is not None
+
+
+def is_verb(text: str) -> bool:
+    """Whether ``text`` can be a verb: a lower-case letter, then lower-case letters, digits, ``-`` and ``_``."""
+    return _VERB.match(text) is not None
 
 
 def parse_subject(subject: str) -> Subject | None:
