@@ -37,7 +37,7 @@ _OTHER: Final = "other"
 
 
 class DomainEvent:
-    """What a transaction emitted, before its place is known. ``kinds`` are those that the mapping declares."""
+    """What a transaction emitted, before its place is known. ``kinds`` are those that there are."""
 
     __slots__ = ("_content", "_context", "_kinds", "_max_bytes", "_said", "source")
 
@@ -154,7 +154,7 @@ class DomainEvent:
     def _check(self, said: NewEvent) -> None:
         if said.kind not in self._kinds:
             raise _rejected(
-                f"{said.kind[:80]!r} is no kind that the mapping declares: {', '.join(sorted(self._kinds))}",
+                f"{said.kind[:80]!r} is no kind of the mapping or of ZEPHYR_KINDS: {', '.join(sorted(self._kinds))}",
                 "routing",
             )
         if said.verb in fmt.ROW_VERBS:

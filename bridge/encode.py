@@ -30,11 +30,18 @@ _CREATED: Final = fmt.CREATED
 class Encoder:
     """Encodes the changes of the tables that ``fitted`` maps; those of others give nothing.
 
-    ``max_event_bytes`` is the most that an event's payload may have.
+    ``max_event_bytes`` is the most that an event's payload may have; ``kinds`` are those of domain events
+    beside the mapped ones.
     """
 
     def __init__(
-        self, fitted: FittedMapping, system_id: str, database: str, epoch: str, max_event_bytes: int
+        self,
+        fitted: FittedMapping,
+        system_id: str,
+        database: str,
+        epoch: str,
+        max_event_bytes: int,
+        kinds: frozenset[str] = frozenset(),
     ) -> None:
         self._fitted = fitted
         self.commit_lsn = 0
@@ -42,7 +49,7 @@ class Encoder:
         self.altered: Callable[[Plan, Relation], None] = _refuse
         """Told of a relation version that the mapping cannot take, or whose rows lack a column of it, before
         its first row; may raise."""
-        self._kinds = frozenset([table.mapping.kind for table in fitted.tables.values()])
+        self._kinds = kinds.union([table.mapping.kind for table in fitted.tables.values()])
         self._source = f"/postgres/{system_id}/{database}/{fmt.EVENT_PREFIX}"
         self._origin = Origin(system_id, database, epoch, max_event_bytes, f"{system_id}.{epoch}.")
         # The last version seen of each relation, by oid; None for one that is not mapped.

@@ -30,6 +30,7 @@ from realtime.hub import Hub, HubLimits
 from realtime.jetstream import StreamReader
 from realtime.projection import project
 from realtime.projector import Projector
+from realtime.read_after import ReadAfter
 from realtime.services.list_events import ListEvents
 from realtime.services.read import ReadService
 from realtime.services.stream_service import StreamService
@@ -95,12 +96,14 @@ class Server:
             reader = StreamReader(connection, settings.stream)
             source = Source(reader, hub, preload=settings.ring_entries // 4)
             listener.source = source
+            states = PostgresStates(database)
+            projector = Projector(cache)
             feed = Feed(
                 hub,
                 source,
                 reader,
                 CatchUp(hub, StreamReader(past, settings.stream)),
-                PostgresStates(database),
+                states,
             )
             streams = StreamService(
                 feed, settings.kinds, policy=self._policy, auth_warning_s=settings.auth_warning_s
@@ -112,7 +115,10 @@ class Server:
             server = grpc.aio.server(options=_OPTIONS)
             server.add_generic_rpc_handlers((streams.handler(),))
             read_pb2_grpc.add_ReadServiceServicer_to_server(
-                ReadService(cache, database, access=access), server
+                ReadService(
+                    cache, database, access=access, read_after=ReadAfter(hub, projector, states.position)
+                ),
+                server,
             )
             ListEvents(feed, settings.kinds, access).register(server)
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -125,7 +131,7 @@ class Server:
             async with asyncio.TaskGroup() as tasks:
                 owned = [
                     tasks.create_task(source.run(), name="source"),
-                    tasks.create_task(project(Projector(cache), feed), name="projector"),
+                    tasks.create_task(project(projector, feed), name="projector"),
                 ]
                 try:
                     await self._serve(source, health_servicer, address, on_serving)

@@ -10,8 +10,9 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message as ProtobufMessage
 from google.protobuf.wrappers_pb2 import StringValue
 
-from bridge.change import LogicalMessage, Message, Position
+from bridge.change import Begin, LogicalMessage, Message, Position
 from bridge.context import header_text, read_context
+from bridge.encode import Encoder
 from bridge.errors import EventRejected
 from bridge.ledger import Ledger
 from bridge.publish import Publisher
@@ -25,6 +26,7 @@ from protos.events.v1.rejected_pb2 import DeadLetter, Rejected
 from protos.models.v1.note_pb2 import Note
 from tests.unit.bridge.model import (
     EPOCH,
+    FITTED,
     SYSTEM,
     FakeBroker,
     SourceEnded,
@@ -175,6 +177,13 @@ BAD: dict[str, tuple[bytes | ProtobufMessage, int]] = {
         Rejected.REASON_VALUE,
     ),
 }
+
+
+async def test_kinds_that_no_table_has() -> None:
+    begin = Begin(0x200, 0x200, 1)
+    encoder = Encoder(FITTED, SYSTEM, "app", EPOCH, LIMIT, frozenset({"ship"}))
+    made = encoder.domain_event(said(kind="ship").SerializeToString(), None)
+    assert made.message(begin, encoder.moment(begin), 0, 1).subject == "zephyr.0.w1.ship.n1.event"
 
 
 @pytest.mark.parametrize("name", BAD)
