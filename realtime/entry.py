@@ -33,6 +33,7 @@ _EVENTS_TAG: Final = varint(EVENTS_FIELD << 3 | 2)
 _VERB: Final = f"\r\n{fmt.VERB}:"
 _COMMIT: Final = f"\r\n{fmt.COMMIT}:"
 _CHANGED: Final = f"\r\n{fmt.CHANGED}:"
+_FENCE: Final = f"\r\n{fmt.FENCE_SUBJECT}:"
 
 _ROW_ALONE: Final = frozenset(fmt.ROW_VERBS) - {fmt.REJECTED}
 """A domain event of the bridge may be rejected too."""
@@ -131,11 +132,15 @@ def make_entry(
     message in a frame would make the whole frame unreadable to every client.
     """
     verb = headers.get(fmt.VERB, "")
+    commit = headers.get(fmt.COMMIT, "")
+    # A place in a transaction is the bridge's to give: of others it would hold back what follows.
+    if commit and subject.endswith(".event") and headers.get(fmt.FENCE_SUBJECT) != fmt.OWNER_SUBJECT:
+        commit = ""
     return _make(
         epoch,
         subject,
         verb,
-        headers.get(fmt.COMMIT, ""),
+        commit,
         headers.get(fmt.CHANGED, "") if verb == fmt.UPDATED else "",
         payload,
         sequence,
@@ -149,11 +154,14 @@ def read_entry(
     """``make_entry`` of a message whose subject and headers are as they came over the wire."""
     text = headers.decode("utf-8", "replace")
     verb = header(text, _VERB)
+    commit = header(text, _COMMIT)
+    if commit and subject.endswith(b".event") and header(text, _FENCE) != fmt.OWNER_SUBJECT:
+        commit = ""
     return _make(
         epoch,
         subject.decode("utf-8", "replace"),
         verb,
-        header(text, _COMMIT),
+        commit,
         header(text, _CHANGED) if verb == fmt.UPDATED else "",
         payload,
         sequence,

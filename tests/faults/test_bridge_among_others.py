@@ -31,7 +31,7 @@ async def test_kills_beside_a_flood(
         for _ in range(3):
             stored = flood.stored
             await more(writer, 15)
-            await eventually(lambda before=stored: flood.stored > before + 1000)  # type: ignore[misc]
+            await eventually(lambda before=stored: flood.stored > before + 500)  # type: ignore[misc]
             bridge_process.kill()
             await bridge_process.start()
         await more(writer, 15)
@@ -77,7 +77,7 @@ async def test_a_flood_does_not_evict_the_marks(
 ) -> None:
     # By time they would be written again too seldom.
     settings = settings_for(migrated_dsn, nats_url, slot_name, mark_interval_s=5, heartbeat_s=0, **limits)
-    async with running(settings) as bridge, flooding(nats_url, 200) as flood:
+    async with running(settings) as bridge, flooding(nats_url, 200, pause_s=0) as flood:
         writer = Writer(migrated_dsn, SEED)
         await writer.prepare()
         for target in (50_000, 100_000):
@@ -98,7 +98,7 @@ async def test_a_new_term_in_a_flood(
 ) -> None:
     settings = settings_for(migrated_dsn, nats_url, slot_name, stream_max_msgs=50_000)
     writer = Writer(migrated_dsn, SEED)
-    async with flooding(nats_url, 50) as flood:
+    async with flooding(nats_url, 50, pause_s=0.01) as flood:
         for number in range(3):
             async with running(settings) as bridge:
                 if not number:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -152,22 +153,28 @@ async def test_kills_repeat_no_event_and_lose_none(
     """Beside a publisher whose events have subjects of the same form."""
     dsn = bridge_settings.postgres_dsn
     await bridge_process.start()
-    wanted = []
-    async with flooding(nats_url):
+    wanted: list[str] = []
+
+    def commit(number: int) -> None:
+        with psycopg.connect(dsn) as connection:
+            connection.execute(EMIT, (True, said(f"e{number}")))
+            wanted.append(f"shared e{number}")
+            if number % 3:
+                user(connection, f"u{number}")
+                wanted.append(f"created u{number}")
+            if number % 5 == 0:
+                connection.execute(EMIT, (True, said(f"f{number}")))
+                wanted.append(f"shared f{number}")
+
+    async with flooding(nats_url, pause_s=0.02) as flood:
         for number in range(120):
-            with psycopg.connect(dsn) as connection:
-                connection.execute(EMIT, (True, said(f"e{number}")))
-                wanted.append(f"shared e{number}")
-                if number % 3:
-                    user(connection, f"u{number}")
-                    wanted.append(f"created u{number}")
-                if number % 5 == 0:
-                    connection.execute(EMIT, (True, said(f"f{number}")))
-                    wanted.append(f"shared f{number}")
+            # In a thread, so that the others publish meanwhile.
+            await asyncio.to_thread(commit, number)
             if number % 40 == 39:
                 bridge_process.kill()
                 bridge_process.spawn()
         await eventually(bridge_process.is_ready, timeout=20)
+        assert flood.stored > 0
     await stream_reader.caught_up(dsn)
     events = [message async for message in placed(stream_reader)]
     check_order(events)
