@@ -19,7 +19,8 @@ An event's path, one file a station; the first half is drawn in ``bridge``:
         (the present state, corrected from the stream up to the point where the tail begins)
 
     listing.py ─▶ services/list_events.py ─▶ gRPC          (pages of the past; subjects.py: by the broker's index)
-    projection.py ─▶ projector.py ─▶ cache/ ─▶ services/read.py ─▶ gRPC   (database.py when it misses)
+    projection.py ─▶ projector.py ─▶ cache/ ─▶ services/read.py ─▶ gRPC   (database.py when it misses;
+        read_after.py waits until the cache is as new as a token)
 
     services/publish.py, services/publish_stream.py ─▶ publish/ ─▶ JetStream      (domain events; its own page is there)
 

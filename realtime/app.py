@@ -38,6 +38,7 @@ from realtime.publish.places import Places
 from realtime.publish.publisher import Publisher
 from realtime.publish.table import Producers
 from realtime.publish.window import Allowance
+from realtime.read_after import ReadAfter
 from realtime.services.list_events import ListEvents
 from realtime.services.publish import PublishService
 from realtime.services.read import ReadService
@@ -115,12 +116,14 @@ class Server:
             publisher = await _publisher(settings, self._policy, store, arrivals)
             store_listener.source = publisher.broker
             stack.push_async_callback(publisher.broker.close)
+            states = PostgresStates(database)
+            projector = Projector(cache)
             feed = Feed(
                 hub,
                 source,
                 reader,
                 catch_up,
-                PostgresStates(database),
+                states,
             )
             streams = StreamService(
                 feed, settings.kinds, policy=self._policy, auth_warning_s=settings.auth_warning_s
@@ -133,7 +136,10 @@ class Server:
             server = grpc.aio.server(options=(*_OPTIONS, *_keepalive(settings)))
             server.add_generic_rpc_handlers((streams.handler(), publishing.handler()))
             read_pb2_grpc.add_ReadServiceServicer_to_server(
-                ReadService(cache, database, access=access), server
+                ReadService(
+                    cache, database, access=access, read_after=ReadAfter(hub, projector, states.position)
+                ),
+                server,
             )
             ListEvents(feed, settings.kinds, access).register(server)
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -146,7 +152,7 @@ class Server:
             async with asyncio.TaskGroup() as tasks:
                 owned = [
                     tasks.create_task(source.run(), name="source"),
-                    tasks.create_task(project(Projector(cache), feed), name="projector"),
+                    tasks.create_task(project(projector, feed), name="projector"),
                     tasks.create_task(publisher.producers.run(), name="producers"),
                 ]
                 try:

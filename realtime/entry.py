@@ -35,6 +35,11 @@ _FIXED_BYTES: Final = len(_SEQUENCE_TAG) + len(_CURSOR_HEAD) + len(_EVENT_TAG)
 _VERB: Final = f"\r\n{fmt.VERB}:".encode()
 _COMMIT: Final = f"\r\n{fmt.COMMIT}:".encode()
 _CHANGED: Final = f"\r\n{fmt.CHANGED}:".encode()
+_FENCE: Final = f"\r\n{fmt.FENCE_SUBJECT}:".encode()
+_OWNER: Final = fmt.OWNER_SUBJECT.encode()
+
+_ROW_ALONE: Final = frozenset(fmt.ROW_VERBS) - {fmt.REJECTED}
+"""A domain event of the bridge may be rejected too."""
 
 _CHECKED_BYTES: Final = 64 * 1024
 """What is checked together; an event over it is checked alone."""
@@ -143,17 +148,21 @@ def make_entry(
 ) -> Entry:
     """The entry of a message as the broker gave it.
 
-    What is not of the stream's format (anybody may publish below ``zephyr.``) counts as
-    internal with the verb ``foreign``: it is never delivered, and it stops nobody. An event
+    What is not of the stream's format (anybody may publish below ``zephyr.``), or a domain event with
+    a verb of rows, counts as internal with the verb ``foreign``: it is never delivered, and it stops nobody. An event
     whose payload cannot be read is delivered as its place alone, without ``event``: one such
     message in a frame would make the whole frame unreadable to every client.
     """
     verb = headers.get(fmt.VERB, "")
+    commit = headers.get(fmt.COMMIT, "")
+    # A place in a transaction is the bridge's to give: of others it would hold back what follows.
+    if commit and subject.endswith(".event") and headers.get(fmt.FENCE_SUBJECT) != fmt.OWNER_SUBJECT:
+        commit = ""
     entry = _make(
         epoch,
         subject.encode("utf-8", "replace"),
         verb,
-        headers.get(fmt.COMMIT, ""),
+        commit,
         headers.get(fmt.CHANGED, "") if verb == fmt.UPDATED else "",
         payload,
         sequence,
@@ -175,11 +184,14 @@ def unchecked_entry(
 ) -> Entry:
     """``read_entry`` before its payload is checked: ``check`` comes before anybody sees it."""
     verb = _verb(headers)
+    commit = _value(headers, _COMMIT)
+    if commit and subject.endswith(b".event") and _value(headers, _FENCE).strip() != _OWNER:
+        commit = b""
     return _make(
         epoch,
         subject,
         verb,
-        _value(headers, _COMMIT).decode("utf-8", "replace").strip(),
+        commit.decode("utf-8", "replace").strip(),
         _value(headers, _CHANGED).decode("utf-8", "replace").strip() if verb == fmt.UPDATED else "",
         payload,
         sequence,
@@ -278,9 +290,10 @@ def _make(
     except ValueError:
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
     if parsed is None:
+        # Not the last token: a producer chooses its id.
         mark = fmt.mark_of(subject.decode("utf-8", "replace"))
         return Entry(sequence, timestamp_ns, None, mark, None, payload, b"")
-    if not verb:
+    if not verb or (parsed.suffix == "event" and _says_a_row(verb, payload)):
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
     number = varint(sequence)
     cursor = encode_cursor(epoch, sequence, timestamp_ns)
@@ -291,6 +304,16 @@ def _make(
         (_EVENTS_TAG, varint(body), _SEQUENCE_TAG, number, _CURSOR_HEAD, cursor, _EVENT_TAG, length, payload)
     )
     return Entry(sequence, timestamp_ns, parsed, verb, place, b"", frame, size, changed)
+
+
+def _says_a_row(verb: str, payload: bytes) -> bool:
+    """Whether a domain event, which anybody may store, says in header or payload what the bridge alone may say."""
+    if verb in _ROW_ALONE:
+        return True
+    try:
+        return _parse(payload).type.rpartition(".")[2] in _ROW_ALONE
+    except DecodeError:
+        return False
 
 
 def _is_readable(entry: Entry) -> bool:

@@ -67,6 +67,8 @@ class Hub:
         self.head = ORIGIN.sequence
         self.head_timestamp_ns = 0
         self.source = SourcePosition()
+        self.system_id = ""
+        """Of the Postgres that the last position mark speaks of; empty before the first."""
         self._heard_at = time.monotonic()
         self._stalled_after_s = STALLED_AFTER_S
         self.is_fed = True
@@ -96,6 +98,7 @@ class Hub:
         self.head_timestamp_ns = start.timestamp_ns
         self.history = History(start, self._limits.ring_entries, self._limits.ring_bytes)
         self.memberships = Memberships()
+        self.system_id = ""
         self.source = SourcePosition()  # a place in another source's log says nothing of this one's
         for entry in memberships:
             self.memberships.begin((entry,))
@@ -191,9 +194,13 @@ class Hub:
     async def reached(self, sequence: int) -> None:
         """Waits until everything up to ``sequence`` was released."""
         while self.position.sequence < sequence:
-            if self._moved is None:
-                self._moved = asyncio.Event()
-            await self._moved.wait()
+            await self.moved()
+
+    async def moved(self) -> None:
+        """Waits until something is released, or another history begins."""
+        if self._moved is None:
+            self._moved = asyncio.Event()
+        await self._moved.wait()
 
     @property
     def live_subscriptions(self) -> int:
@@ -298,6 +305,7 @@ class Hub:
             return  # The bridge refuses to go on over such a mark; here it only says nothing new.
         if mark.epoch and mark.epoch != self.epoch:
             return  # An epoch that begins in a stream that was there leaves the older one's marks in it.
+        self.system_id = mark.system_id
         self.source = SourcePosition(
             wal_lsn=mark.wal_lsn,
             wal_time=mark.wal_time,

@@ -43,6 +43,7 @@ async def project(projector: Projector, feed: Feed) -> None:
             arrived.set()
             return True
 
+        projector.hurry = arrived.set
         terms = Terms(Filter(kinds=frozenset(projector.kinds)))
         subscriber = Subscriber("projector", terms, MailboxLimits(), came)
         subscriber.begin(point, feed.hub.epoch)

@@ -12,10 +12,13 @@ A request's path, one file a station; wish.py and start.py say what is asked for
 
 A subscription reconnects by itself and goes on after its last event; it checks that frames
 join without a gap, and raises rather than skip. What comes is bounded by the credit that it grants.
+
+Beside that path, outbox.py puts events into an application's own transaction.
 """
 
 from realtime.client.client import Client
 from realtime.client.listing import EventList
+from realtime.client.outbox import emit, emit_async, set_context, set_context_async
 from realtime.client.received import Batch, ReceivedEvent
 from realtime.client.signals import (
     AuthExpiring,
@@ -61,6 +64,10 @@ __all__ = [
     "after",
     "at_time",
     "earliest",
+    "emit",
+    "emit_async",
     "live",
+    "set_context",
+    "set_context_async",
     "snapshot",
 ]

@@ -20,6 +20,7 @@ from realtime.client.state import State
 from realtime.client.subscription import BaseSubscription, SignalSubscription, Subscription
 from realtime.client.token import Caller, TokenProvider
 from realtime.client.wish import Filters, Options, filter_message, make_wish
+from realtime.cursor import text_to_bytes
 from realtime.errors import ArgumentInvalid
 from realtime.status import from_rpc_error
 
@@ -165,22 +166,26 @@ class Client:
         request.page.page_size = page_size
         return EventList(request, lambda page: self._ask(lambda read: read.ListEvents, page))
 
-    async def get_note(self, note_id: str) -> read_pb2.GetNoteResponse:
-        """The latest state of a note.
+    async def get_note(self, note_id: str, *, min_cursor: bytes | str = b"") -> read_pb2.GetNoteResponse:
+        """The latest state of a note, at least as new as ``min_cursor`` says: a cursor, or the text that
+        ``zephyr_cursor()`` gave in SQL after a COMMIT.
 
         Raises:
             NotFound, ArgumentInvalid, Unavailable: see ``realtime.errors``.
+            CursorReset: the token is of another history.
         """
-        request = read_pb2.GetNoteRequest(id=note_id)
+        request = read_pb2.GetNoteRequest(id=note_id, min_cursor=_token(min_cursor))
         return await self._ask(lambda read: read.GetNote, request)
 
-    async def get_user(self, user_id: str) -> read_pb2.GetUserResponse:
-        """The latest state of a user.
+    async def get_user(self, user_id: str, *, min_cursor: bytes | str = b"") -> read_pb2.GetUserResponse:
+        """The latest state of a user, at least as new as ``min_cursor`` says: a cursor, or the text that
+        ``zephyr_cursor()`` gave in SQL after a COMMIT.
 
         Raises:
             NotFound, ArgumentInvalid, Unavailable: see ``realtime.errors``.
+            CursorReset: the token is of another history.
         """
-        request = read_pb2.GetUserRequest(id=user_id)
+        request = read_pb2.GetUserRequest(id=user_id, min_cursor=_token(min_cursor))
         return await self._ask(lambda read: read.GetUser, request)
 
     async def _ask(
@@ -194,3 +199,7 @@ class Client:
             return await method(stub)(request, metadata=metadata)
         except grpc.aio.AioRpcError as exc:
             raise from_rpc_error(exc) from exc
+
+
+def _token(given: bytes | str) -> bytes:
+    return text_to_bytes(given) if isinstance(given, str) else given

@@ -40,6 +40,8 @@ SAYS = {
     "keeping-the-cursor-1": ["billed up to Last"],
     "when-something-breaks": ["this has 7; pass a cursor exactly as it was received"],
     "when-something-breaks-1": ["events up to the live edge"],
+    "reading-your-own-write": ["now Ann"],
+    "events-in-your-own-transaction": ["updated by ann@example.org", "shared by ann@example.org"],
     "the-past-and-single-entities": ["events of one note, examined up to ", "Last", "ann@example.org"],
 }
 

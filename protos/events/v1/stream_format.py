@@ -30,6 +30,9 @@ SCHEMA_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.schema"
 SNAPSHOT_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
 PRODUCER: Final = "producer"
 
+ROW_SUBJECTS: Final = f"{ROOT}.*.*.*.*.row"
+"""Where rows are, which the bridge alone writes."""
+
 DEAD_LETTERS: Final = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
 
@@ -67,6 +70,7 @@ STATES: Final = (CREATED, UPDATED, ENTERED, READ)
 """After these the row stands as the event says."""
 
 Suffix = Literal["row", "event"]
+_VERB: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z", re.ASCII)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -101,6 +105,11 @@ class Subject:
 def is_token(text: str) -> bool:
     """Whether ``text`` can stand as one token of a subject: letters, digits, ``-`` and ``_``."""
     return _TOKEN.match(text) is not None
+
+
+def is_verb(text: str) -> bool:
+    """Whether ``text`` can be a verb: a lower-case letter, then lower-case letters, digits, ``-`` and ``_``."""
+    return _VERB.match(text) is not None
 
 
 def parse_subject(subject: str) -> Subject | None:
@@ -202,6 +211,10 @@ def state_id(system_id: str, epoch: str, lsn: int, mark: Literal["r", "d"], subj
     return f"{system_id}.{epoch}.{format_lsn(lsn)}.{mark}.{place}"
 
 
+EVENT_PREFIX = "zephyr.event"
+"""Prefix of the logical message that becomes a domain event at its place in its transaction."""
+CONTEXT_PREFIX = "zephyr.context"
+"""Prefix of the logical message that says who and what is behind its transaction."""
 PROGRESS = "zephyr.progress"
 """Prefix of the logical message that asks the bridge for a position mark at once."""
 
