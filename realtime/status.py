@@ -26,6 +26,7 @@ from realtime.errors import (
     LimitExceeded,
     NotFound,
     PermissionDenied,
+    ProducerFenced,
     RealtimeError,
     RequestError,
     SourceUnavailable,
@@ -51,6 +52,7 @@ _BY_REASON: dict[str, type[RequestError]] = {
         PermissionDenied,
         NotFound,
         LimitExceeded,
+        ProducerFenced,
         Unavailable,
     )
 }

@@ -10,12 +10,19 @@ A request's path, one file a station; wish.py and start.py say what is asked for
                    │  state.py        backoff.py    coverage.py, watchdog.py, window.py
                  keeper.py ─▶ stores.py
 
+    draft.py ─▶ publish_calls.py ─▶ gRPC                    (one call each)
+             ─▶ publisher.py ─▶ publish_session.py ─▶ gRPC  (pipelined; unacknowledged.py keeps what has no result)
+                published.py says what became of it
+
 A subscription reconnects by itself and goes on after its last event; it checks that frames
 join without a gap, and raises rather than skip. What comes is bounded by the credit that it grants.
 """
 
 from realtime.client.client import Client
+from realtime.client.draft import Draft, draft
 from realtime.client.listing import EventList
+from realtime.client.published import Publication, Published
+from realtime.client.publisher import Publisher
 from realtime.client.received import Batch, ReceivedEvent
 from realtime.client.signals import (
     AuthExpiring,
@@ -41,11 +48,15 @@ __all__ = [
     "Client",
     "CreditWindow",
     "CursorStore",
+    "Draft",
     "EventList",
     "FellBehind",
     "FileCursorStore",
     "GapPassed",
     "MemoryCursorStore",
+    "Publication",
+    "Published",
+    "Publisher",
     "ReceivedEvent",
     "Reconnected",
     "RedisCursorStore",
@@ -60,6 +71,7 @@ __all__ = [
     "TokenProvider",
     "after",
     "at_time",
+    "draft",
     "earliest",
     "live",
     "snapshot",

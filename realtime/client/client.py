@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from types import TracebackType
@@ -10,11 +10,15 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import grpc
 
-from protos.events.v1 import read_pb2, read_pb2_grpc
+from protos.events.v1 import publish_pb2, read_pb2, read_pb2_grpc
 from realtime.client.channel import Channel, client_closed
 from realtime.client.dialer import Dialer
+from realtime.client.draft import Draft, EventFields, draft
 from realtime.client.keeper import CursorKeeper
 from realtime.client.listing import EventList
+from realtime.client.publish_calls import PublishCalls
+from realtime.client.published import Published
+from realtime.client.publisher import Publisher
 from realtime.client.start import SnapshotStart, Start, unix_us
 from realtime.client.state import State
 from realtime.client.subscription import BaseSubscription, SignalSubscription, Subscription
@@ -25,6 +29,9 @@ from realtime.status import from_rpc_error
 
 SILENCE_S = 25.0
 """A server says something at least every 10 s."""
+
+PATIENCE_S = 30.0
+"""How long a call that publishes is made again while the server is away."""
 
 _SAVE_EVERY_S = 1.0
 _R = TypeVar("_R")
@@ -54,6 +61,8 @@ class Client:
         self._caller = Caller(token)
         self._silence_s = silence_s
         self._open_ones: set[BaseSubscription[Any]] = set()
+        self._publishers: set[Publisher] = set()
+        self._publishing = PublishCalls(self._channel, self._caller)
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,7 +73,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; an iteration of a subscription that is open raises that it was closed.
+        """Ends the connection; an iteration of a subscription that is open raises that it was closed, and so
+        does a publisher.
 
         Raises:
             StoreUnavailable: the cursor of one that is open cannot be saved; all are closed even so.
@@ -73,6 +83,8 @@ class Client:
             stack.push_async_callback(self._channel.close)
             for subscription in self._open_ones:
                 stack.push_async_callback(subscription.end, client_closed())
+            for publisher in self._publishers:
+                stack.push_async_callback(publisher.end, client_closed())
 
     @overload
     def subscribe(
@@ -164,6 +176,45 @@ class Client:
             request.until_time = unix_us("until", until)
         request.page.page_size = page_size
         return EventList(request, lambda page: self._ask(lambda read: read.ListEvents, page))
+
+    async def publish(
+        self, *, request_id: str | None = None, patience_s: float = PATIENCE_S, **fields: Unpack[EventFields]
+    ) -> Published:
+        """Stores one event, and gives where.
+
+        It is called again when the server is away, for ``patience_s`` seconds, and stored once even so: by its
+        ``request_id``, or by a random one. With one of the caller's own, a call of a later run repeats it as well.
+
+        Raises:
+            VersionConflict: what ``expect`` says does not hold; it has the present version.
+            ArgumentInvalid, PermissionDenied, LimitExceeded: the server refuses the event.
+            Unavailable: the patience is over; the event may be stored or not.
+        """
+        return await self._publishing.publish(draft(**fields), request_id, patience_s)
+
+    async def publish_batch(
+        self,
+        events: Iterable[Draft | publish_pb2.NewEvent],
+        *,
+        request_id: str | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> list[Published]:
+        """Stores up to 1000 events together or none of them, and gives where, in their order.
+
+        Raises:
+            VersionConflict, ArgumentInvalid, PermissionDenied, LimitExceeded, Unavailable: as ``publish``; it names
+                all events that fail.
+        """
+        return await self._publishing.publish_batch(events, request_id, patience_s)
+
+    def publisher(self, producer_id: str | None = None, *, patience_s: float | None = None) -> Publisher:
+        """Publishes many events in their order, pipelined; each is stored once.
+
+        ``producer_id`` names who publishes in this order: a later run goes on behind what is stored of it
+        (``Publisher.reached``), and ends one that still runs. A random one when it is left out. ``patience_s`` is how
+        long it tries to reach a server that is away; for ever when None.
+        """
+        return Publisher(self._channel, self._caller, producer_id, patience_s, self._publishers)
 
     async def get_note(self, note_id: str) -> read_pb2.GetNoteResponse:
         """The latest state of a note.

@@ -19,11 +19,11 @@ from google.protobuf.message import DecodeError
 from protos.events.v1 import stream_pb2 as pb
 from realtime.client.channel import client_closed
 from realtime.client.coverage import CoverageCheck
+from realtime.client.ended import translated, why_ended
 from realtime.client.token import Caller
 from realtime.client.watchdog import Watchdog
 from realtime.client.window import CreditWindow, Owed, charged
-from realtime.errors import RealtimeError, RequestError, Unavailable
-from realtime.status import from_rpc_error
+from realtime.errors import RealtimeError, Unavailable
 
 METHOD = "/zephyr.events.v1.StreamService/Subscribe"
 NAME = "s"
@@ -138,7 +138,7 @@ class Connection:
                     await self._until_room()
                 data = await self._call.read()
                 if not isinstance(data, bytes):
-                    raise await self._status()
+                    raise await why_ended(self._call)
                 self._watchdog.heard()
                 self._take(data)
         except asyncio.CancelledError:
@@ -148,7 +148,7 @@ class Connection:
             # Of the call, not of this task: the channel was closed.
             self.end(Unavailable("the call was ended here"))
         except grpc.aio.AioRpcError as exc:
-            self.end(_translated(exc))
+            self.end(translated(exc))
         except RealtimeError as exc:
             self.end(exc)
 
@@ -207,29 +207,6 @@ class Connection:
                 raise
         finally:
             self._is_writing = False
-
-    async def _status(self) -> RealtimeError:
-        """Why the call is over: its status, or that the server ended it."""
-        code = await self._call.code()
-        if code is grpc.StatusCode.OK:
-            return Unavailable("the server ended the stream")
-        error = grpc.aio.AioRpcError(
-            code,
-            await self._call.initial_metadata(),
-            await self._call.trailing_metadata(),
-            await self._call.details(),
-        )
-        return _translated(error)
-
-
-def _translated(exc: grpc.aio.AioRpcError) -> RealtimeError:
-    """What a call ended with. Without the server's own reason gRPC made these up: of a stream that was reset, or
-    that a request was just being written to when it ended."""
-    error = from_rpc_error(exc)
-    has_reason = isinstance(error, RequestError) and error.reason != RequestError.reason
-    if exc.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL) and not has_reason:
-        return Unavailable(f"the stream broke: {error.message}", error.mend)
-    return error
 
 
 async def open_connection(
