@@ -48,9 +48,8 @@ def _move_below_protos(target: Path, vendored: list[Path]) -> None:
     """Puts the Python of vendored protos in its place, and has the generated code import it from there."""
     for top in {path.parts[0] for path in vendored}:
         shutil.move(target / top, target / PROTOS / top)
-    imports = re.compile(
-        r"^from ((?:%s)\.\S+ import )" % "|".join({re.escape(path.parts[0]) for path in vendored}), re.MULTILINE
-    )
+    tops = "|".join(sorted({re.escape(path.parts[0]) for path in vendored}))
+    imports = re.compile(rf"^from ((?:{tops})\.\S+ import )", re.MULTILINE)
     for path in (target / PROTOS).rglob("*_pb2*.py"):
         text = path.read_text("utf-8")
         path.write_text(imports.sub(rf"from {PROTOS}.\1", text), "utf-8")

@@ -228,10 +228,7 @@ class Publisher:
 
     def _has_opened(self, opened: pb.ProducerOpened) -> None:
         if self._sessions and opened.reached > max(self._last, self._reached):
-            raise ProducerFenced(
-                f"another session of the producer {self.producer_id} stored events meanwhile",
-                "give each process that publishes a producer_id of its own",
-            )
+            raise ProducerFenced(self.producer_id, opened.session)
         self._sessions += 1
         self._away_since = None
         self._is_proved = True

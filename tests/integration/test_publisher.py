@@ -202,7 +202,7 @@ def fenced() -> codes.Error:
 
 
 def _fenced() -> ProducerFenced:
-    return ProducerFenced("another session began")
+    return ProducerFenced("p", 1)
 
 
 async def test_a_block_that_raises_hangs_up_and_says_what_was_never_sent() -> None:
