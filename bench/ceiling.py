@@ -16,6 +16,7 @@ CEILINGS = {
     "fanout": "bench.handler",
     "catchup": "bench.consumer",
     "idle": "bench.handler",
+    "publish": "bench.raw_publisher",
 }
 
 

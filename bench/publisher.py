@@ -70,9 +70,7 @@ class Publisher:
     async def open(self) -> None:
         """Begins the session."""
         await self._call.write(
-            pb.PublishStreamRequest(
-                open=pb.OpenProducer(producer_id=self._spec.producer)
-            ).SerializeToString()
+            pb.PublishStreamRequest(open=pb.OpenProducer(producer_id=self._spec.producer)).SerializeToString()
         )
         opened = pb.PublishStreamResponse.FromString(await self._call.read()).opened
         self._window = min(self._spec.in_flight, opened.window.events)

@@ -17,7 +17,9 @@ INBOX = b"_INBOX.zephyr-bench-publisher"
 SEQUENCE = re.compile(rb'"seq":(\d+)')
 
 
-def publish(host: str, port: int, subjects: str, entities: int, events: int, size: int, in_flight: int) -> None:
+def publish(
+    host: str, port: int, subjects: str, entities: int, events: int, size: int, in_flight: int
+) -> None:
     """Stores ``events``, whose subjects are ``subjects`` with a number in it."""
     connection = socket.create_connection((host, port))
     connection.recv(1 << 16)  # INFO
