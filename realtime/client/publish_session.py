@@ -7,6 +7,7 @@ session may go on where this one ended.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ class PublishSession:
         unacknowledged: Unacknowledged,
         on_settled: Callable[[list[Publication]], None],
     ) -> None:
-        self._producer_id = producer_id
+        self._opening = pb.OpenProducer(producer_id=producer_id, instance=uuid.uuid4().hex)
         self._unacknowledged = unacknowledged
         self._on_settled = on_settled
         self._waits = asyncio.Event()
@@ -83,10 +84,12 @@ class PublishSession:
                 await asyncio.gather(writing, return_exceptions=True)
 
     async def _open(self, call: Any, on_opened: Callable[[pb.ProducerOpened], None]) -> None:
-        request = pb.PublishStreamRequest(open=pb.OpenProducer(producer_id=self._producer_id))
+        request = pb.PublishStreamRequest(open=self._opening)
         await call.write(request.SerializeToString())
         response = await self._read(call)
         if response.WhichOneof("response") == "opened":
+            # From now on events may be under way, and another producer's at the same sequences would be theirs.
+            self._opening.resumes = True
             on_opened(response.opened)
         else:
             self._take(response)

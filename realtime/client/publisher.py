@@ -24,7 +24,6 @@ from realtime.client.token import Caller
 from realtime.client.unacknowledged import Unacknowledged, produced
 from realtime.errors import (
     ArgumentInvalid,
-    ProducerFenced,
     PublishFailed,
     RealtimeError,
     RequestError,
@@ -227,8 +226,6 @@ class Publisher:
         await asyncio.sleep(pause_s)
 
     def _has_opened(self, opened: pb.ProducerOpened) -> None:
-        if self._sessions and opened.reached > max(self._last, self._reached):
-            raise ProducerFenced(self.producer_id, opened.session)
         self._sessions += 1
         self._away_since = None
         self._is_proved = True
