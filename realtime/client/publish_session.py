@@ -1,7 +1,8 @@
 """One gRPC stream of a publisher, from its opening to its end.
 
 It sends what waits, as much as waits in one request, and settles what gets a result. Another
-session may go on where this one ended.
+session may go on where this one ended, unless another program's began meanwhile
+(docs/decisions/027-a-publisher-that-comes-back-says-so.md).
 """
 
 from __future__ import annotations
