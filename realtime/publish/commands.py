@@ -21,7 +21,7 @@ class Message:
 
 def single_command(message: Message, reply: str) -> bytes:
     """The command of one message, that is acknowledged by itself."""
-    return b"".join(_command(message, "", reply))
+    return _command(message, "", reply) + message.payload + b"\r\n"
 
 
 def batch_commands(messages: Sequence[Message], batch: str, reply: str) -> bytes:
@@ -34,15 +34,16 @@ def batch_commands(messages: Sequence[Message], batch: str, reply: str) -> bytes
     begins = f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: "
     for at, message in enumerate(messages, 1):
         if at < last:
-            parts += _command(message, f"{begins}{at}\r\n", "")
+            parts.append(_command(message, f"{begins}{at}\r\n", ""))
         else:
-            parts += _command(message, f"{begins}{at}\r\nNats-Batch-Commit: 1\r\n", reply)
+            parts.append(_command(message, f"{begins}{at}\r\nNats-Batch-Commit: 1\r\n", reply))
+        parts.append(message.payload)
+        parts.append(b"\r\n")
     return b"".join(parts)
 
 
-def _command(message: Message, more: str, reply: str) -> tuple[bytes, bytes, bytes]:
-    headers = f"NATS/1.0\r\n{message.head}{more}\r\n".encode()
-    size = len(headers)
-    payload = message.payload
-    line = f"HPUB {message.subject} {reply} {size} {size + len(payload)}\r\n"
-    return line.encode() + headers, payload, b"\r\n"
+def _command(message: Message, more: str, reply: str) -> bytes:
+    headers = f"NATS/1.0\r\n{message.head}{more}\r\n"
+    size = len(headers) if headers.isascii() else len(headers.encode())
+    total = size + len(message.payload)
+    return f"HPUB {message.subject} {reply} {size} {total}\r\n{headers}".encode()
