@@ -107,10 +107,11 @@ def parse_subject(subject: str) -> Subject | None:
         ValueError: the subject is neither an event's nor a mark's.
     """
     parts = subject.split(".")
-    if len(parts) > 3 and parts[0] == ROOT and parts[1] == MARKS:
-        if len(parts) == 4 or (len(parts) == 5 and parts[3] == PRODUCER):
-            return None
-    if len(parts) != 6 or parts[0] != ROOT or parts[5] not in ("row", "event"):
+    size = len(parts)
+    is_mark = size == 4 or (size == 5 and parts[3] == PRODUCER)
+    if is_mark and parts[0] == ROOT and parts[1] == MARKS:
+        return None
+    if size != 6 or parts[0] != ROOT or parts[5] not in ("row", "event"):
         raise ValueError(f"not a subject of the stream: {subject!r}")
     suffix: Suffix = "row" if parts[5] == "row" else "event"
     return Subject(parts[2], parts[3], parts[4], suffix, parts[1])

@@ -99,6 +99,48 @@ def test_an_envelope() -> None:
     assert stored.subject == entity.lower()
 
 
+_text = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"verb": st.sampled_from(("shared", "moved")), "kind": st.sampled_from(("note", "user", "task"))},
+        optional={
+            "time": st.integers(0, 10**15),
+            "actor": _text,
+            "entity_id": st.from_regex(r"[A-Za-z0-9_-]{1,40}", fullmatch=True),
+            "metadata": st.fixed_dictionaries({}, optional={"correlation_id": _text, "traceparent": _text}),
+        },
+    ),
+    _text,
+    st.booleans(),
+)
+def test_an_envelope_is_what_protobuf_makes_of_it(fields: dict[str, Any], text: str, has_data: bool) -> None:
+    event = new(**fields)
+    if has_data and event.kind == "note":
+        event.note.title = text
+        event.note.metadata["k"] = text
+    message = drafter().message(event, f"p.{text}", source_of(text), text)
+    stored = Event.FromString(message.payload)
+    expected = Event(
+        id=f"p.{text}",
+        type=f"{event.kind}.{event.verb}",
+        source=source_of(text),
+        subject=event.entity_id,
+        time=event.time or stored.time,
+        workspace_id=W,
+        data_schema=stored.data_schema,
+        actor=event.actor or text,
+        correlation_id=event.metadata.correlation_id,
+        traceparent=event.metadata.traceparent,
+    )
+    if event.WhichOneof("data"):
+        expected.note.CopyFrom(event.note)
+    assert stored == expected
+    assert bool(stored.data_schema) == bool(event.WhichOneof("data"))
+    assert message.payload == stored.SerializeToString()
+
+
 def test_allowed_types(tmp_path: object) -> None:
     packed = any_pb2.Any(type_url="type.googleapis.com/acme.v1.Order", value=b"\x0a\x01x")
     message = drafter("acme.v1.Order, acme.v1.Other").message(new(other=packed), "id", "/p", "")
