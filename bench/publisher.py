@@ -20,6 +20,7 @@ import uvloop
 
 from bench.new_event import ENTITIES, new_event
 from protos.events.v1 import publish_pb2 as pb
+from protos.wire import varint
 
 SERVICE = "/zephyr.events.v1.PublisherService/"
 REQUEST_EVENTS = 1000
@@ -161,18 +162,6 @@ async def one_by_one(spec: Spec, channel: grpc.aio.Channel) -> Done:
         done.events += 1
     done.seconds = time.perf_counter() - began
     return done
-
-
-def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    if value < 0x80:
-        return bytes((value,))
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
 
 
 def number_at(data: bytes, at: int) -> tuple[int, int]:

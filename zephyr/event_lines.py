@@ -17,6 +17,8 @@ import orjson
 from google.protobuf.json_format import ParseDict, ParseError
 
 from protos.events.v1.publish_pb2 import NewEvent
+from realtime.errors import ArgumentInvalid
+from realtime.publish.rules import check
 from zephyr.console import CommandError
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
@@ -104,6 +106,11 @@ def event_of(line: Line) -> tuple[NewEvent, int]:
     if not isinstance(sequence, int) or isinstance(sequence, bool) or not 0 < sequence < 1 << 64:
         raise BadLine(line.number, f"sequence: {sequence!r} is no number from 1")
     try:
-        return ParseDict(value, NewEvent()), sequence
+        event = ParseDict(value, NewEvent())
+        check(event)
     except ParseError as exc:
         raise BadLine(line.number, str(exc)) from exc
+    except ArgumentInvalid as exc:
+        told = "; ".join(f"{field}: {description}" for field, description in exc.violations)
+        raise BadLine(line.number, told) from exc
+    return event, sequence

@@ -17,10 +17,12 @@ from realtime.client.draft import Draft, drafted
 from realtime.client.ended import translated
 from realtime.client.published import Published, published
 from realtime.client.token import Caller
-from realtime.errors import Unavailable
+from realtime.errors import ArgumentInvalid, Unavailable
 
 _TRY_S = 10.0
 """How long one try may take. A server that is well answers within a fraction of it."""
+MAX_PATIENCE_S = 90.0
+"""A request id holds for two minutes, the stream's duplicate window: a later try might store the event again."""
 
 
 class PublishCalls:
@@ -61,6 +63,12 @@ class PublishCalls:
         return [published(each) for each in response.stored]
 
     async def _call(self, method: str, request: object, request_id: str, patience_s: float) -> Any:
+        if not 0 <= patience_s <= MAX_PATIENCE_S:
+            raise ArgumentInvalid(
+                "patience_s",
+                f"a request id does not hold for {patience_s:g} s",
+                f"at most {MAX_PATIENCE_S:g}; a publisher tries for as long as you like",
+            )
         loop = asyncio.get_running_loop()
         gives_up_at = loop.time() + patience_s
         backoff = Backoff()

@@ -24,6 +24,7 @@ from realtime.client.token import Caller
 from realtime.client.unacknowledged import Unacknowledged, produced
 from realtime.errors import (
     ArgumentInvalid,
+    LimitExceeded,
     PublishFailed,
     RealtimeError,
     RequestError,
@@ -207,14 +208,16 @@ class Publisher:
         Raises:
             RealtimeError: there is no use in another session.
         """
+        was_proved, self._is_proved = self._is_proved, False
         outlived = (
             isinstance(cause, RequestError)
             and cause.code == codes.ERROR_CODE_UNAUTHENTICATED
             and self._caller.can_renew
-            and self._is_proved
+            and was_proved
         )
-        self._is_proved = False
-        if not isinstance(cause, Unavailable) and not outlived:
+        # Who comes back to another server may find it full for a while.
+        is_full = isinstance(cause, LimitExceeded) and self._sessions > 0 and not was_proved
+        if not (isinstance(cause, Unavailable) or outlived or is_full):
             raise cause
         self._unacknowledged.rewind()
         pause_s = cause.retry_after_s if isinstance(cause, GoingAway) else self._backoff.next_s()

@@ -10,6 +10,7 @@ from collections import deque
 
 from protos.common.v1 import error_pb2 as codes
 from protos.events.v1 import publish_pb2 as pb
+from protos.wire import delimited_header, varint
 from realtime.client.published import ALREADY_STORED, Publication
 from realtime.errors import NotPublished, OutcomeUnknown, RealtimeError
 from realtime.status import from_error
@@ -18,8 +19,8 @@ MAX_EVENTS = 1000
 """Of one request, by the contract."""
 MAX_BYTES = 512 * 1024
 """Of one request: more would only wait on the way. An event that is larger travels alone."""
-_EVENTS = b"\x12"  # PublishStreamRequest.events
-_EVENT = b"\x0a"  # ProducedEvents.events
+_EVENTS = pb.PublishStreamRequest.EVENTS_FIELD_NUMBER
+_EVENT = pb.ProducedEvents.EVENTS_FIELD_NUMBER
 
 
 class Unacknowledged:
@@ -70,7 +71,7 @@ class Unacknowledged:
             publication.was_sent = True
             parts.append(data)
             sent.append(waiting.popleft())
-        return b"".join((_EVENTS, varint(size), *parts)) if parts else b""
+        return b"".join((delimited_header(_EVENTS, size), *parts)) if parts else b""
 
     def settle(self, result: pb.PublishResult) -> Publication:
         """What became of the first that was sent.
@@ -124,18 +125,4 @@ def produced(sequence: int, event: bytes, expectation: bytes | None) -> bytes:
     """An event and its place as they stand in ProducedEvents, from the bytes of NewEvent and Expectation."""
     head = b"\x08" + varint(sequence) + b"\x12" + varint(len(event))
     tail = b"" if expectation is None else b"\x1a" + varint(len(expectation)) + expectation
-    return b"".join((_EVENT, varint(len(head) + len(event) + len(tail)), head, event, tail))
-
-
-def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
+    return b"".join((delimited_header(_EVENT, len(head) + len(event) + len(tail)), head, event, tail))

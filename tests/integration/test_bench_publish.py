@@ -8,8 +8,9 @@ import pytest
 
 from bench.ceiling import source_of
 from bench.new_event import new_event, subject
-from bench.publisher import number_at, varint
+from bench.publisher import number_at
 from protos.events.v1 import stream_format as fmt
+from protos.wire import varint
 from tests.integration.test_bench import bench
 from tests.integration.test_bench_realtime import check_form, check_ratio
 

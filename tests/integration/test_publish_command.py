@@ -115,6 +115,7 @@ async def test_standard_input_with_sequences_of_its_own() -> None:
         ),
         (line(3, sequence=0), "line 3: sequence: 0 is no number from 1"),
         (line(3, sequence=2), "line 3: sequence: 2 comes after 2"),
+        (line(3, workspaceId="mine", verb="No"), "line 3: workspace_id: does not match regex pattern"),
         (line(3, entityId="bad"), "line 3: event.entity_id: 'bad' is refused"),
     ],
 )

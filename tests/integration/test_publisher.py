@@ -321,6 +321,8 @@ async def test_a_single_call_that_gives_up_says_how_to_go_on() -> None:
         with pytest.raises(Unavailable) as given_up:
             await client.publish(kind="note", entity="e", verb="shared", request_id="r1", patience_s=0.2)
         assert "call again with request_id='r1'" in given_up.value.mend
+        with pytest.raises(ArgumentInvalid, match="patience_s: a request id does not hold for 300 s"):
+            await client.publish(kind="note", entity="e", verb="shared", patience_s=300)
 
 
 async def test_a_batch_keeps_its_order_and_an_empty_one_asks_nothing() -> None:

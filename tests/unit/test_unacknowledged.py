@@ -10,7 +10,7 @@ from protos.common.v1 import error_pb2 as codes
 from protos.events.v1 import publish_pb2 as pb
 from realtime.client.draft import draft
 from realtime.client.published import Publication
-from realtime.client.unacknowledged import MAX_BYTES, MAX_EVENTS, Unacknowledged, produced, varint
+from realtime.client.unacknowledged import MAX_BYTES, MAX_EVENTS, Unacknowledged, produced
 from realtime.errors import NotPublished, OutcomeUnknown, RealtimeError, Unavailable
 
 
@@ -102,12 +102,6 @@ def test_what_is_abandoned_says_whether_it_may_be_stored() -> None:
         OutcomeUnknown,
         NotPublished,
     ]
-
-
-@given(st.integers(0, 2**64 - 1))
-def test_a_number_is_written_as_protobuf_writes_it(value: int) -> None:
-    written = pb.ProducedEvent(sequence=value).SerializeToString()
-    assert b"\x08" + varint(value) == (written or b"\x08\x00")
 
 
 @given(st.integers(1, 2**64 - 1), st.text(max_size=300), st.none() | st.integers(0, 2**64 - 1))
