@@ -31,6 +31,8 @@ DUPLICATE = 10201
 _BATCHES = 20
 """The broker holds 50 open batches of a stream, of all servers together."""
 _UNAVAILABLE = 503
+ANSWER_S = 5.0
+"""An answer that has not come by then is lost."""
 
 
 class Refused(RealtimeError):
@@ -60,9 +62,9 @@ class Ack:
 class Broker:
     """Stores messages over one connection. ``open`` it first."""
 
-    def __init__(self, connection: NatsClient, timeout_s: float = 5) -> None:
+    def __init__(self, connection: NatsClient, timeout_s: float | None = None) -> None:
         self._connection = connection
-        self._timeout_s = timeout_s
+        self._timeout_s = timeout_s or ANSWER_S
         self._batches = asyncio.Semaphore(_BATCHES)
         self._process = secrets.token_hex(8)
         self._number = 0

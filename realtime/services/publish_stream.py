@@ -31,6 +31,8 @@ log = structlog.get_logger("publish")
 
 _MOST_RESULTS = 1000
 _MOST_EVENTS = 1000
+_SLICE = 250
+"""Events that are made ready in one turn of the loop: about a millisecond of work."""
 _OPEN_S = 30.0
 _LAST_RESULTS_S = 5.0
 """For so long a stream that is to end waits for what is under way."""
@@ -49,6 +51,7 @@ class PublishStream:
         self._flow = Flow(self._changed.set)
         self._pending: deque[Item] = deque()
         self._pending_bytes = 0
+        self._opened: pb.ProducerOpened | None = None
         self._is_half_closed = False
         self._farewell: BaseException | None = None
         self._leaves_at: float | None = None
@@ -84,17 +87,16 @@ class PublishStream:
             data = await self._context.read()
             if data is not grpc.aio.EOF:
                 await self._open(data)
-                while await self._has_room():
-                    data = await self._context.read()
-                    if data is grpc.aio.EOF:
-                        break
+            while data is not grpc.aio.EOF and await self._has_room():
+                data = await self._context.read()
+                if data is not grpc.aio.EOF:
                     await self._take(data)
+            self._is_half_closed = data is grpc.aio.EOF
         except RealtimeError as exc:
             self._farewell = exc
         except Exception as exc:
             log.error("a stream of publishing failed", exc_info=exc)
             self._farewell = exc
-        self._is_half_closed = True
         self._changed.set()
 
     async def _has_room(self) -> bool:
@@ -129,7 +131,8 @@ class PublishStream:
                     self._line = publisher.producers.anonymous()
         except TimeoutError as exc:
             raise Unavailable("the stream could not be read in time", "try again") from exc
-        await self._write(pb.PublishStreamResponse(opened=opened))
+        self._opened = opened
+        self._changed.set()
 
     def _grant(self) -> pb.PublishWindow:
         assert self._window is not None
@@ -148,13 +151,14 @@ class PublishStream:
                 "events", f"it has {len(events)} events, at most {_MOST_EVENTS} are possible"
             )
         keeps_rules = rules.holds(request.events)
-        items = [self._item(event, keeps_rules) for event in events]
-        self._pending.extend(items)
-        self._pending_bytes += sum([item.size for item in items])
         assert self._line is not None
-        if items:
+        for at in range(0, len(events), _SLICE):
+            items = [self._item(event, keeps_rules) for event in events[at : at + _SLICE]]
+            self._pending.extend(items)
+            self._pending_bytes += sum([item.size for item in items])
             self._line.put(Unit(self._flow, items))
-        self._changed.set()
+            self._changed.set()
+            await asyncio.sleep(0)
 
     def _item(self, produced: pb.ProducedEvent, keeps_rules: bool) -> Item:
         """With its error, if it cannot be stored: it has its turn among the results as well."""
@@ -173,6 +177,9 @@ class PublishStream:
     async def _send(self) -> None:
         pending = self._pending
         while True:
+            opened, self._opened = self._opened, None
+            if opened is not None:
+                await self._write(pb.PublishStreamResponse(opened=opened))
             run: list[Item] = []
             while pending and pending[0].is_settled and len(run) < _MOST_RESULTS:
                 run.append(pending.popleft())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ import pytest
 from protos.events.v1 import publish_pb2 as pb
 from protos.events.v1.event_pb2 import Event
 from realtime.errors import Unavailable
+from realtime.publish import broker
+from realtime.publish.commands import Message
 from tests.fixtures.eventually import eventually
 from tests.fixtures.gate import Gate
 from tests.fixtures.publish_kit import batched, new_event, produced, publish_client, refusal
@@ -137,6 +139,34 @@ async def test_an_answer_that_was_lost_is_looked_up(
         assert stream.sequences == list(range(1, 302))
         assert [result.stored.sequence for result in results] == [at for at, _ in await stored(writer)]
         assert sum(result.stored.repeated for result in results) == 200
+
+
+async def test_of_two_copies_of_a_batch_one_is_stored(
+    nats_server: NatsServer, writer: StreamWriter, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch is held up on its way for so long that it is sent again; then both arrive."""
+    monkeypatch.setattr(broker, "ANSWER_S", 0.3)
+    copies = 0
+    store = broker.Broker.store
+
+    async def counted(self: broker.Broker, messages: Sequence[Message]) -> broker.Ack:
+        nonlocal copies
+        copies += 1
+        return await store(self, messages)
+
+    async with serving(gate.url) as address, publish_client(address) as client:
+        stream = client.stream()
+        await stream.open("p")
+        monkeypatch.setattr(broker.Broker, "store", counted)
+        gate.stop_before(lambda subject, _: subject == "zephyr._mark.0.producer.p")
+        await stream.put(produced(number) for number in range(1, 101))
+        await eventually(lambda: copies > 2, timeout=30)
+        gate.stop_before(None)
+        await stream.put(produced(number) for number in range(101, 201))
+        results = await stream.settle(200)
+        assert stream.closed is None
+        assert [result.stored.sequence for result in results] == [at for at, _ in await stored(writer)]
+    assert [event_id for _, event_id in await stored(writer)] == [f"p.{number}" for number in range(1, 201)]
 
 
 async def test_without_a_producer_a_lost_answer_is_said(
