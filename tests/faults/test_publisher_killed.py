@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -59,6 +60,10 @@ class Producer:
         self.reconnections = publisher.reconnections
 
 
+def has_results(producers: list[Producer], count: int) -> bool:
+    return sum(producer.done for producer in producers) >= count
+
+
 async def kill_at_random(
     chance: random.Random, producers: list[Producer], server: ServerProcess, broker: NatsServer
 ) -> list[str]:
@@ -66,7 +71,7 @@ async def kill_at_random(
     total = sum(producer.events for producer in producers)
     killed = []
     for at in sorted(chance.sample(range(total // 20, total * 9 // 10), KILLS)):
-        await eventually(lambda at=at: sum(each.done for each in producers) >= at, timeout=60)
+        await eventually(partial(has_results, producers, at), timeout=60)
         victim = chance.choice(("server", "broker", "both"))
         killed.append(f"{victim} at {at}")
         if victim != "broker":
@@ -97,8 +102,8 @@ async def test_each_event_is_stored_once_and_in_order(
         async with client.subscribe(start=earliest()) as subscription:
             left = sum(producer.events for producer in producers)
             async for event in subscription:
-                name, _, sequence = event.event.id.rpartition(".")
-                stored[name].append((int(sequence), event.sequence, event.cursor))
+                name, _, told = event.event.id.rpartition(".")
+                stored[name].append((int(told), event.sequence, event.cursor))
                 left -= 1
                 if not left:
                     break
