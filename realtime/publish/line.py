@@ -87,7 +87,7 @@ class Line:
         units: list[Unit] = []
         try:
             await self._be_read(units)
-            await self._store(self._next_batch(units), units[0].is_whole if units else False)
+            await self._store(self._next_batch(units), bool(units) and units[-1].is_whole)
             self._again = 0
         except _OtherMark:
             self._put_back(units)

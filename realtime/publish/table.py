@@ -12,7 +12,7 @@ from realtime.publish.broker import Broker
 from realtime.publish.line import Line
 from realtime.publish.producer import Producer
 
-_MOST = 10_000
+_MOST = 2000
 
 
 class Producers:
