@@ -18,10 +18,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from nats.aio.client import Client as NatsClient
 
-from protos.events.v1 import read_pb2, read_pb2_grpc, stream_pb2
+from protos.events.v1 import publish_pb2, read_pb2, read_pb2_grpc, stream_pb2
 from realtime.auth.load import load_policy
 from realtime.auth.policy import Policy
 from realtime.auth.read_access import ReadAccess
+from realtime.broadcast.audience import Audience
+from realtime.broadcast.receiver import Receiver
+from realtime.broadcast.sender import Sender
 from realtime.cache import RedisCache
 from realtime.catchup import CatchUp
 from realtime.database import Database
@@ -30,6 +33,7 @@ from realtime.hub import Hub, HubLimits
 from realtime.jetstream import StreamReader
 from realtime.projection import project
 from realtime.projector import Projector
+from realtime.services.broadcast import Broadcasting
 from realtime.services.list_events import ListEvents
 from realtime.services.read import ReadService
 from realtime.services.stream_service import StreamService
@@ -53,6 +57,7 @@ _OPTIONS = (
 _SERVICES = (
     stream_pb2.DESCRIPTOR.services_by_name["StreamService"].full_name,
     read_pb2.DESCRIPTOR.services_by_name["ReadService"].full_name,
+    publish_pb2.DESCRIPTOR.services_by_name["PublisherService"].full_name,
 )
 
 
@@ -89,16 +94,23 @@ class Server:
             past = await _connect(settings.nats_url, lambda: None, "zephyr-server-past")
             stack.push_async_callback(past.close)
 
+            # And one for broadcasts, so that a flood of them is not in front of what is stored.
+            beside = await _connect(settings.nats_url, lambda: None, "zephyr-server-broadcast")
+            stack.push_async_callback(beside.close)
+
             hub = Hub(HubLimits(ring_entries=settings.ring_entries, ring_bytes=settings.ring_bytes))
             reader = StreamReader(connection, settings.stream)
             source = Source(reader, hub, preload=settings.ring_entries // 4)
             listener.source = source
+            audience = Audience(lambda: hub.memberships)
+            receiver = Receiver(beside, audience, settings.broadcast_bytes)
             feed = Feed(
                 hub,
                 source,
                 reader,
                 CatchUp(hub, StreamReader(past, settings.stream)),
                 PostgresStates(database),
+                audience,
             )
             streams = StreamService(
                 feed, settings.kinds, policy=self._policy, auth_warning_s=settings.auth_warning_s
@@ -113,6 +125,9 @@ class Server:
                 ReadService(cache, database, access=access), server
             )
             ListEvents(feed, settings.kinds, access).register(server)
+            Broadcasting(
+                Sender(beside), settings.kinds, self._policy, access, settings.broadcast_bytes
+            ).register(server)
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
             reflection.enable_server_reflection(
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
@@ -124,6 +139,7 @@ class Server:
                 owned = [
                     tasks.create_task(source.run(), name="source"),
                     tasks.create_task(project(Projector(cache), feed), name="projector"),
+                    tasks.create_task(receiver.run(), name="broadcasts"),
                 ]
                 try:
                     await self._serve(source, health_servicer, address, on_serving)

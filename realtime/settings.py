@@ -38,6 +38,10 @@ class ServerSettings(BaseSettings):
         float, Field(ge=1, le=3600, validation_alias=_env("ZEPHYR_KEEPALIVE_TIMEOUT_S"))
     ] = 10
 
+    broadcast_bytes: Annotated[
+        int, Field(ge=1, le=_MIB // 2, validation_alias=_env("ZEPHYR_BROADCAST_BYTES"))
+    ] = 64 * 1024
+
     policy: str = ""
     auth_warning_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_AUTH_WARNING_S"))] = 60
 

@@ -6,6 +6,10 @@ the same in prose, and a contract test holds both against a stream that the brid
 
     zephyr.<shard>.<workspace>.<kind>.<entity id>.<row|event>
     zephyr._mark.<shard>.<position|owner|snapshot|backfill>
+
+Broadcasts are stored nowhere, and so stand beside the stream's subjects:
+
+    zephyr-live.<shard>.<workspace>.<kind>.<entity id>
 """
 
 from __future__ import annotations
@@ -28,6 +32,10 @@ SNAPSHOT_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
 
 DEAD_LETTERS: Final = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
+
+LIVE_ROOT: Final = "zephyr-live"
+"""First token of the subjects of broadcasts, which no stream may hold."""
+LIVE_SUBJECTS: Final = f"{LIVE_ROOT}.*.*.*.*"
 
 EPOCH_KEY: Final = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
@@ -111,6 +119,23 @@ def parse_subject(subject: str) -> Subject | None:
         raise ValueError(f"not a subject of the stream: {subject!r}")
     suffix: Suffix = "row" if parts[5] == "row" else "event"
     return Subject(parts[2], parts[3], parts[4], suffix, parts[1])
+
+
+def live_subject(workspace: str, kind: str, entity: str) -> str:
+    """Where a broadcast goes."""
+    return f"{LIVE_ROOT}.{SHARD}.{workspace}.{kind}.{entity}"
+
+
+def parse_live_subject(subject: str) -> Subject:
+    """The parts of a broadcast's subject, as those of an event.
+
+    Raises:
+        ValueError: it is none, or one of its tokens cannot be one.
+    """
+    parts = subject.split(".")
+    if len(parts) != 5 or parts[0] != LIVE_ROOT or not all([is_token(part) for part in parts]):
+        raise ValueError(f"not a subject of a broadcast: {subject!r}")
+    return Subject(parts[2], parts[3], parts[4], "event", parts[1])
 
 
 class CommitPlace:
