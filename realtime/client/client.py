@@ -10,14 +10,21 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import grpc
 
-from protos.events.v1 import read_pb2, read_pb2_grpc
+from protos.events.v1 import publish_pb2, publish_pb2_grpc, read_pb2, read_pb2_grpc
+from realtime.client.broadcasts import BroadcastFields, new_event
 from realtime.client.channel import Channel, client_closed
 from realtime.client.dialer import Dialer
 from realtime.client.keeper import CursorKeeper
 from realtime.client.listing import EventList
 from realtime.client.start import SnapshotStart, Start, unix_us
 from realtime.client.state import State
-from realtime.client.subscription import BaseSubscription, SignalSubscription, Subscription
+from realtime.client.subscription import (
+    BaseSubscription,
+    BroadcastSignalSubscription,
+    BroadcastSubscription,
+    SignalSubscription,
+    Subscription,
+)
 from realtime.client.token import Caller, TokenProvider
 from realtime.client.wish import Filters, Options, filter_message, make_wish
 from realtime.errors import ArgumentInvalid
@@ -27,6 +34,7 @@ SILENCE_S = 25.0
 """A server says something at least every 10 s."""
 
 _SAVE_EVERY_S = 1.0
+_BROADCAST_S = 5.0
 _R = TypeVar("_R")
 _OnGap = Literal["raise", "continue"]
 
@@ -76,7 +84,13 @@ class Client:
 
     @overload
     def subscribe(
-        self, *, start: SnapshotStart, signals: bool = ..., on_gap: _OnGap = ..., **options: Unpack[Options]
+        self,
+        *,
+        start: SnapshotStart,
+        signals: bool = ...,
+        on_gap: _OnGap = ...,
+        broadcasts: Literal[False] = ...,
+        **options: Unpack[Options],
     ) -> SignalSubscription: ...
     @overload
     def subscribe(
@@ -85,6 +99,7 @@ class Client:
         signals: Literal[True],
         start: Start | SnapshotStart | None = ...,
         on_gap: _OnGap = ...,
+        broadcasts: Literal[False] = ...,
         **options: Unpack[Options],
     ) -> SignalSubscription: ...
     @overload
@@ -94,6 +109,7 @@ class Client:
         on_gap: Literal["continue"],
         start: Start | SnapshotStart | None = ...,
         signals: bool = ...,
+        broadcasts: Literal[False] = ...,
         **options: Unpack[Options],
     ) -> SignalSubscription: ...
     @overload
@@ -103,21 +119,43 @@ class Client:
         start: Start | None = ...,
         signals: Literal[False] = ...,
         on_gap: Literal["raise"] = ...,
+        broadcasts: Literal[False] = ...,
         **options: Unpack[Options],
     ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self,
+        *,
+        broadcasts: Literal[True],
+        start: Start | None = ...,
+        signals: Literal[False] = ...,
+        on_gap: Literal["raise"] = ...,
+        **options: Unpack[Options],
+    ) -> BroadcastSubscription: ...
+    @overload
+    def subscribe(
+        self,
+        *,
+        broadcasts: bool,
+        start: Start | SnapshotStart | None = ...,
+        signals: bool = ...,
+        on_gap: _OnGap = ...,
+        **options: Unpack[Options],
+    ) -> BroadcastSignalSubscription: ...
     def subscribe(
         self,
         *,
         start: Start | SnapshotStart | None = None,
         signals: bool = False,
         on_gap: _OnGap = "raise",
+        broadcasts: bool = False,
         **options: Unpack[Options],
     ) -> BaseSubscription[Any]:
         """A subscription to the events that match each list of ``options`` that is not empty.
 
         It begins live, at ``start``, or after the cursor that ``store`` has. One that begins with a
         snapshot gives signals beside the events (where a snapshot begins and ends), and so does one with
-        ``signals`` or with ``on_gap="continue"``.
+        ``signals`` or with ``on_gap="continue"``. With ``broadcasts`` it gives those that match, too.
 
         Raises:
             ArgumentInvalid: an option cannot be what it is.
@@ -132,7 +170,11 @@ class Client:
         return BaseSubscription(
             State(start or Start.live(), tells_all=signals, on_gap=on_gap),
             Dialer(
-                self._channel, self._caller, make_wish(options), self._silence_s, options.get("patience_s")
+                self._channel,
+                self._caller,
+                make_wish(options, broadcasts=broadcasts),
+                self._silence_s,
+                options.get("patience_s"),
             ),
             keeper,
             self._open_ones,
@@ -164,6 +206,24 @@ class Client:
             request.until_time = unix_us("until", until)
         request.page.page_size = page_size
         return EventList(request, lambda page: self._ask(lambda read: read.ListEvents, page))
+
+    async def broadcast(self, **fields: Unpack[BroadcastFields]) -> None:
+        """Gives an event to whoever listens now (``subscribe(..., broadcasts=True)``). It is stored nowhere.
+
+        It returns when the broker was handed it; it is not tried again.
+
+        Raises:
+            ArgumentInvalid: a field cannot be what it is.
+            LimitExceeded: it is larger than a broadcast may be.
+            PermissionDenied: the caller may not see what it is about.
+            Unavailable: the server, or its broker, is away.
+        """
+        stub: Any = publish_pb2_grpc.PublisherServiceStub(self._channel.current)
+        request = publish_pb2.BroadcastRequest(event=new_event(fields))
+        try:
+            await stub.Broadcast(request, metadata=await self._caller.metadata(), timeout=_BROADCAST_S)
+        except grpc.aio.AioRpcError as exc:
+            raise from_rpc_error(exc) from exc
 
     async def get_note(self, note_id: str) -> read_pb2.GetNoteResponse:
         """The latest state of a note.
