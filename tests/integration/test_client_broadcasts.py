@@ -70,7 +70,9 @@ async def test_broadcasts_among_events(nats_server: NatsServer, writer: StreamWr
 
 async def test_who_did_not_ask_gets_none(nats_server: NatsServer, writer: StreamWriter) -> None:
     async with (
-        serving(nats_server.url) as address, Client(address) as client, client.subscribe() as plain,
+        serving(nats_server.url) as address,
+        Client(address) as client,
+        client.subscribe() as plain,
         client.subscribe(broadcasts=True) as listening,
     ):
         await plain.ready()
