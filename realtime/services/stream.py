@@ -228,6 +228,8 @@ class ClientStream:
             subscriber.grant(*amounts(request.credit))
         except ArgumentInvalid as exc:
             self._end(subscriber, pb.Closed(error=to_error(exc)))
+        if self._row is not None:
+            self._row.wake()
 
     def _progress(self, request: pb.ProgressQuery) -> None:
         subscriber = self._subscribers.get(request.subscription_id)
