@@ -44,7 +44,7 @@ class Audience:
         self._groups: dict[_GroupKey, _Group] = {}
         self._listeners = 0
         self.sleepers: deque[Row] = deque()
-        """Connections that have something to send and were not told yet."""
+        """Connections that have something to send, and whose turn it is not yet."""
         self.on_sleeper: Callable[[], None] = _nothing
         """Called when there is one; somebody calls ``wake`` then."""
         self.on_change: Callable[[], None] = _nothing
@@ -102,12 +102,12 @@ class Audience:
         mailbox.keep(lambda cast: wanted.matches(cast.entry, memberships))
 
     def sleep(self, row: Row) -> None:
-        """Something waits on a connection; it is told with the next ``wake``s."""
+        """Something waits on a connection; its turn comes with one of the next ``wake``s."""
         self.sleepers.append(row)
         self.on_sleeper()
 
     def wake(self, count: int) -> None:
-        """Tells so many connections that something waits."""
+        """Gives so many connections their turn."""
         sleepers = self.sleepers
         for _ in range(min(count, len(sleepers))):
             sleepers.popleft().wake()

@@ -1,7 +1,7 @@
 """Reads the broadcasts of all servers, and gives them to who listens here.
 
 What was read waits in a bounded queue. It is worked off by slices, one a turn of the loop, and few
-connections are woken in each, so that stored events never wait for more than a slice. When
+connections may send in each, so that stored events never wait for more than a slice. When
 broadcasts come faster than that, the oldest are dropped here, before they are looked at.
 """
 
@@ -25,10 +25,10 @@ log = structlog.get_logger("broadcasts")
 
 _MAX_MESSAGES = 1024
 _MAX_BYTES = 4 * 1024 * 1024
-_SLICE = 256
+_SLICE = 128
 """Broadcasts read and given to listeners in one turn of the loop; one broadcast goes to all of its listeners."""
-_WAKES = 32
-"""Connections that are woken in one turn of the loop."""
+_WAKES = 16
+"""Connections that send a frame in one turn of the loop."""
 _SAY_EVERY_S = 10.0
 
 

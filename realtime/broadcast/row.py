@@ -1,6 +1,7 @@
 """The broadcasts that wait on one connection: whose are sent next, and when among the stored events.
 
-Stored frames go first. Where they never end, a frame of broadcasts goes behind every fourth.
+Stored frames go first. Where they never end, a frame of broadcasts goes behind every fourth. And connections
+take turns (``Audience.wake``), a frame each: a thousand that write at once would hold up who has a stored one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Row:
         self._boxes: dict[Subscriber, Mailbox] = {}
         self._waiting: deque[Mailbox] = deque()
         self._is_asleep = False
+        self._has_turn = False
         self._stored = 0
 
     def open(self, subscriber: Subscriber) -> None:
@@ -57,13 +59,16 @@ class Row:
             self.forget(subscriber)
 
     def wake(self) -> None:
-        """Tells the connection that something waits."""
+        """It is the connection's turn: a frame may be sent."""
         self._is_asleep = False
+        self._has_turn = True
         self._on_waiting()
 
     def next_frame(self) -> bytes | None:
         """The next frame, encoded; None when none may be sent now."""
         self._stored = 0
+        if not self._has_turn:
+            return None
         for _ in range(len(self._waiting)):
             mailbox = self._waiting.popleft()
             self._audience_agrees(mailbox)
@@ -78,6 +83,9 @@ class Row:
                 mailbox.is_in_row = False
             else:
                 self._waiting.append(mailbox)
+            self._has_turn = False
+            if self._waiting:
+                self._sleep()
             return frame
         return None
 
@@ -95,6 +103,9 @@ class Row:
     def _note(self, mailbox: Mailbox) -> None:
         mailbox.is_in_row = True
         self._waiting.append(mailbox)
+        self._sleep()
+
+    def _sleep(self) -> None:
         if not self._is_asleep:
             self._is_asleep = True
             self._audience.sleep(self)

@@ -38,6 +38,8 @@ def audience() -> Audience:
 
 def row(listeners: Audience, subscriber: Subscriber) -> Row:
     result = Row(listeners, lambda: None, lambda _: True)
+    # It is always its turn.
+    listeners.on_sleeper = lambda: listeners.wake(1)
     result.open(subscriber)
     return result
 
