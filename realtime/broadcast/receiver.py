@@ -25,9 +25,9 @@ log = structlog.get_logger("broadcasts")
 
 _MAX_MESSAGES = 1024
 _MAX_BYTES = 4 * 1024 * 1024
-_SLICE = 128
+_SLICE = 64
 """Broadcasts read and given to listeners in one turn of the loop; one broadcast goes to all of its listeners."""
-_WAKES = 16
+_WAKES = 8
 """Connections that send a frame in one turn of the loop."""
 _SAY_EVERY_S = 10.0
 

@@ -38,6 +38,7 @@ class Row:
         self._waiting: deque[Mailbox] = deque()
         self._is_asleep = False
         self._has_turn = False
+        self._is_writing = False
         self._stored = 0
 
     def open(self, subscriber: Subscriber) -> None:
@@ -67,6 +68,7 @@ class Row:
     def next_frame(self) -> bytes | None:
         """The next frame, encoded; None when none may be sent now."""
         self._stored = 0
+        self._wrote()
         if not self._has_turn:
             return None
         for _ in range(len(self._waiting)):
@@ -84,14 +86,14 @@ class Row:
             else:
                 self._waiting.append(mailbox)
             self._has_turn = False
-            if self._waiting:
-                self._sleep()
+            self._is_writing = True
             return frame
         return None
 
     def frame_between(self) -> bytes | None:
         """A stored frame was sent: the frame that may follow it before the next one, if any."""
         self._stored += 1
+        self._wrote()
         if self._stored < _STORED_FRAMES or not self._waiting:
             return None
         return self.next_frame()
@@ -105,7 +107,15 @@ class Row:
         self._waiting.append(mailbox)
         self._sleep()
 
+    def _wrote(self) -> None:
+        """The frame that was taken last is written: only now the connection stands in line again. Many are written
+        at the same time, and would all send the next one at once."""
+        if self._is_writing:
+            self._is_writing = False
+            if self._waiting:
+                self._sleep()
+
     def _sleep(self) -> None:
-        if not self._is_asleep:
+        if not self._is_asleep and not self._is_writing:
             self._is_asleep = True
             self._audience.sleep(self)
