@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 
@@ -11,6 +13,7 @@ from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.publish_pb2 import NewEvent
 from protos.models.v1.note_pb2 import Note
+from realtime.broadcast.audience import Audience
 from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError, Unavailable
 from tests.fixtures.broadcasts import broadcast, typing
 from tests.fixtures.eventually import eventually
@@ -246,9 +249,31 @@ async def test_the_broker_goes_and_comes_again(nats_server: NatsServer, writer: 
         assert "closed" not in stream["a"].said
 
 
+async def test_any_reader_of_the_broker_sees_it(nats_server: NatsServer, writer: StreamWriter) -> None:
+    """Subject, headers and payload as the document says."""
+    seen = await writer.connection.subscribe("zephyr-live.>")
+    await writer.connection.flush()
+    async with serving(nats_server.url) as address:
+        await broadcast(address, typing(ONE.upper(), "n"))
+        message = await seen.next_msg(10)
+    event = Event.FromString(message.data)
+    assert message.subject == f"zephyr-live.0.{ONE}.note.n"
+    assert message.headers == {"Zephyr-Id": event.id, "Zephyr-Verb": "typing"}
+    assert (event.type, event.workspace_id, event.subject) == ("note.typing", ONE, "n")
+    assert event.source == "/zephyr/broadcast"
+    assert not event.HasField("commit")
+
+
 async def test_a_server_without_listeners_and_one_that_drains(
-    nats_server: NatsServer, writer: StreamWriter
+    nats_server: NatsServer, writer: StreamWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    audiences: list[Audience] = []
+
+    def audience(*args: Any) -> Audience:
+        audiences.append(Audience(*args))
+        return audiences[-1]
+
+    monkeypatch.setattr("realtime.app.Audience", audience)
     async with serving(nats_server.url) as address:
         await broadcast(address, typing(ONE))
         async with raw_stream(address) as stream:
@@ -259,7 +284,9 @@ async def test_a_server_without_listeners_and_one_that_drains(
             await stream.open("b", broadcasts=True)
             await broadcast(address, typing(ONE))
             await stream.until(lambda: len(stream["b"].broadcasts) == 1)
+            assert [len(each) for each in audiences] == [1]
         # The stream is gone; the server has nobody to give it to, and says so to nobody.
+        await eventually(lambda: not len(audiences[0]))
         await broadcast(address, typing(ONE))
     async with grpc.aio.insecure_channel(address):
         with pytest.raises(Unavailable):

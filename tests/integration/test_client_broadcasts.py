@@ -9,10 +9,17 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from protos.models.v1.note_pb2 import Note
-from realtime.client import BroadcastEvent, BroadcastsDropped, Client, ReceivedEvent, earliest
+from realtime.client import (
+    BroadcastEvent,
+    BroadcastsDropped,
+    Client,
+    ReceivedEvent,
+    Reconnected,
+    earliest,
+)
 from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError, Unavailable
 from tests.fixtures.eventually import eventually
-from tests.fixtures.realtime_server import serving
+from tests.fixtures.realtime_server import ServerProcess, serving
 from tests.fixtures.stream_writer import Change, StreamWriter, new_id
 from zephyr.stack.nats import NatsServer
 
@@ -144,3 +151,24 @@ async def test_a_slow_loop_keeps_its_events_and_counts_what_it_missed(
         assert delivered + dropped == sent
         assert 0 < delivered <= 256, "what waits for the loop is bounded"
         assert events == [stored[0].sequence]
+
+
+async def test_it_listens_again_when_its_server_was_killed(
+    server_process: ServerProcess, writer: StreamWriter
+) -> None:
+    await server_process.start()
+    async with (
+        Client(server_process.address) as client,
+        client.subscribe(broadcasts=True, signals=True) as subscription,
+    ):
+        await subscription.ready()
+        await server_process.kill()
+        await server_process.start()
+        iterator = aiter(subscription)
+        async with asyncio.timeout(30):
+            while not isinstance(await anext(iterator), Reconnected):
+                pass
+            await client.broadcast(kind="note", entity="n", verb="typing")
+            while not isinstance(item := await anext(iterator), BroadcastEvent):
+                pass
+        assert item.event.subject == "n"

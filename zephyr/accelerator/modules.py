@@ -40,6 +40,11 @@ MODULES = (
     "realtime.controls",
     "realtime.subscriber",
     "realtime.hub",
+    "realtime.index",
+    "realtime.broadcast.cast",
+    "realtime.broadcast.mailbox",
+    "realtime.broadcast.audience",
+    "realtime.broadcast.row",
     "realtime.handover",
     "realtime.services.turns",
 )
