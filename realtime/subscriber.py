@@ -54,6 +54,8 @@ class Subscriber:
         self.at = 0
         """The place in the lane that is sent next."""
         self.is_closed = False
+        self.is_begun = False
+        """Whether what is sent of it joins: from its beginning on, and not between a reset and the next one."""
         self.lagging = asyncio.Event()
         self.narrowed = asyncio.Event()
         """Its filter became narrower in the midst of a snapshot, which is to be begun anew."""
@@ -77,6 +79,7 @@ class Subscriber:
     def begin(self, start: Point, epoch: str) -> None:
         """Sets the point that the first frame begins after. Until then frames carry no cursor."""
         self.epoch = epoch
+        self.is_begun = True
         self.sent = start
         self._examined = start
         self._gaps_through = start.sequence
@@ -185,6 +188,7 @@ class Subscriber:
         """Drops the events that wait and says that a new snapshot follows. ``told`` comes before ``begin``."""
         assert self.pages is not None
         self.narrowed.clear()
+        self.is_begun = False
         self.pages.begin()
         self._own.drop(len(self._own.items))
         self._examined = self.sent
@@ -239,6 +243,11 @@ class Subscriber:
         if self.credit.is_open:
             return False
         return self._next() is not None or (self.pages is not None and self.pages.waits)
+
+    @property
+    def takes_broadcasts(self) -> bool:
+        """Whether a frame that is none of the stream may be sent next: not before ``ready``."""
+        return self.is_begun and self._controls.first_place > self.sent.sequence
 
     @property
     def queued(self) -> int:

@@ -8,7 +8,7 @@ A request's path, one file a station; wish.py and start.py say what is asked for
 
     client.py ─▶ subscription.py ─▶ dialer.py ─▶ connection.py ─▶ gRPC (channel.py, token.py)
                    │  state.py        backoff.py    coverage.py, watchdog.py, window.py
-                 keeper.py ─▶ stores.py
+                 keeper.py ─▶ stores.py       aside.py: broadcasts (broadcasts.py) wait there
 
     draft.py ─▶ publish_calls.py ─▶ gRPC                    (one call each)
              ─▶ publisher.py ─▶ publish_session.py ─▶ gRPC  (pipelined; unacknowledged.py keeps what has no result)
@@ -18,6 +18,7 @@ A subscription reconnects by itself and goes on after its last event; it checks 
 join without a gap, and raises rather than skip. What comes is bounded by the credit that it grants.
 """
 
+from realtime.client.broadcasts import BroadcastEvent, BroadcastsDropped
 from realtime.client.client import Client
 from realtime.client.draft import Draft, draft
 from realtime.client.listing import EventList
@@ -37,13 +38,22 @@ from realtime.client.signals import (
 )
 from realtime.client.start import SnapshotStart, Start, after, at_time, earliest, live, snapshot
 from realtime.client.stores import CursorStore, FileCursorStore, MemoryCursorStore, RedisCursorStore
-from realtime.client.subscription import SignalSubscription, Subscription
+from realtime.client.subscription import (
+    BroadcastSignalSubscription,
+    BroadcastSubscription,
+    SignalSubscription,
+    Subscription,
+)
 from realtime.client.token import TokenProvider
 from realtime.client.window import CreditWindow
 
 __all__ = [
     "AuthExpiring",
     "Batch",
+    "BroadcastEvent",
+    "BroadcastSignalSubscription",
+    "BroadcastSubscription",
+    "BroadcastsDropped",
     "CaughtUp",
     "Client",
     "CreditWindow",

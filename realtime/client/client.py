@@ -13,7 +13,7 @@ import grpc
 from protos.events.v1 import publish_pb2, read_pb2, read_pb2_grpc
 from realtime.client.channel import Channel, client_closed
 from realtime.client.dialer import Dialer
-from realtime.client.draft import Draft, EventFields, draft
+from realtime.client.draft import Draft, DraftFields, EventFields, draft, new_event
 from realtime.client.keeper import CursorKeeper
 from realtime.client.listing import EventList
 from realtime.client.publish_calls import PublishCalls
@@ -21,7 +21,13 @@ from realtime.client.published import Published
 from realtime.client.publisher import Publisher
 from realtime.client.start import SnapshotStart, Start, unix_us
 from realtime.client.state import State
-from realtime.client.subscription import BaseSubscription, SignalSubscription, Subscription
+from realtime.client.subscription import (
+    BaseSubscription,
+    BroadcastSignalSubscription,
+    BroadcastSubscription,
+    SignalSubscription,
+    Subscription,
+)
 from realtime.client.token import Caller, TokenProvider
 from realtime.client.wish import Filters, Options, filter_message, make_wish
 from realtime.errors import ArgumentInvalid
@@ -88,7 +94,13 @@ class Client:
 
     @overload
     def subscribe(
-        self, *, start: SnapshotStart, signals: bool = ..., on_gap: _OnGap = ..., **options: Unpack[Options]
+        self,
+        *,
+        start: SnapshotStart,
+        signals: bool = ...,
+        on_gap: _OnGap = ...,
+        broadcasts: Literal[False] = ...,
+        **options: Unpack[Options],
     ) -> SignalSubscription: ...
     @overload
     def subscribe(
@@ -97,6 +109,7 @@ class Client:
         signals: Literal[True],
         start: Start | SnapshotStart | None = ...,
         on_gap: _OnGap = ...,
+        broadcasts: Literal[False] = ...,
         **options: Unpack[Options],
     ) -> SignalSubscription: ...
     @overload
@@ -106,6 +119,7 @@ class Client:
         on_gap: Literal["continue"],
         start: Start | SnapshotStart | None = ...,
         signals: bool = ...,
+        broadcasts: Literal[False] = ...,
         **options: Unpack[Options],
     ) -> SignalSubscription: ...
     @overload
@@ -115,21 +129,43 @@ class Client:
         start: Start | None = ...,
         signals: Literal[False] = ...,
         on_gap: Literal["raise"] = ...,
+        broadcasts: Literal[False] = ...,
         **options: Unpack[Options],
     ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self,
+        *,
+        broadcasts: Literal[True],
+        start: Start | None = ...,
+        signals: Literal[False] = ...,
+        on_gap: Literal["raise"] = ...,
+        **options: Unpack[Options],
+    ) -> BroadcastSubscription: ...
+    @overload
+    def subscribe(
+        self,
+        *,
+        broadcasts: bool,
+        start: Start | SnapshotStart | None = ...,
+        signals: bool = ...,
+        on_gap: _OnGap = ...,
+        **options: Unpack[Options],
+    ) -> BroadcastSignalSubscription: ...
     def subscribe(
         self,
         *,
         start: Start | SnapshotStart | None = None,
         signals: bool = False,
         on_gap: _OnGap = "raise",
+        broadcasts: bool = False,
         **options: Unpack[Options],
     ) -> BaseSubscription[Any]:
         """A subscription to the events that match each list of ``options`` that is not empty.
 
         It begins live, at ``start``, or after the cursor that ``store`` has. One that begins with a
         snapshot gives signals beside the events (where a snapshot begins and ends), and so does one with
-        ``signals`` or with ``on_gap="continue"``.
+        ``signals`` or with ``on_gap="continue"``. With ``broadcasts`` it gives those that match, too.
 
         Raises:
             ArgumentInvalid: an option cannot be what it is.
@@ -144,7 +180,11 @@ class Client:
         return BaseSubscription(
             State(start or Start.live(), tells_all=signals, on_gap=on_gap),
             Dialer(
-                self._channel, self._caller, make_wish(options), self._silence_s, options.get("patience_s")
+                self._channel,
+                self._caller,
+                make_wish(options, broadcasts=broadcasts),
+                self._silence_s,
+                options.get("patience_s"),
             ),
             keeper,
             self._open_ones,
@@ -178,7 +218,7 @@ class Client:
         return EventList(request, lambda page: self._ask(lambda read: read.ListEvents, page))
 
     async def publish(
-        self, *, request_id: str | None = None, patience_s: float = PATIENCE_S, **fields: Unpack[EventFields]
+        self, *, request_id: str | None = None, patience_s: float = PATIENCE_S, **fields: Unpack[DraftFields]
     ) -> Published:
         """Stores one event, and gives where.
 
@@ -215,6 +255,19 @@ class Client:
         long it tries to reach a server that is away; for ever when None.
         """
         return Publisher(self._channel, self._caller, producer_id, patience_s, self._publishers)
+
+    async def broadcast(self, **fields: Unpack[EventFields]) -> None:
+        """Gives an event to whoever listens now (``subscribe(..., broadcasts=True)``). It is stored nowhere.
+
+        It returns when the broker was handed it; it is not tried again.
+
+        Raises:
+            ArgumentInvalid: a field cannot be what it is.
+            LimitExceeded: it is larger than a broadcast may be.
+            PermissionDenied: the caller may not see what it is about.
+            Unavailable: the server, or its broker, is away.
+        """
+        await self._publishing.broadcast(new_event(fields))
 
     async def get_note(self, note_id: str) -> read_pb2.GetNoteResponse:
         """The latest state of a note.

@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_pb2 as pb
+from realtime.client.aside import Aside
 from realtime.client.channel import client_closed
 from realtime.client.coverage import CoverageCheck
 from realtime.client.ended import translated, why_ended
@@ -55,6 +56,7 @@ class Connection:
         self._owed = Owed(window)
         self._inbox: deque[tuple[pb.SubscribeResponse, tuple[int, int], int]] = deque()
         self._inbox_bytes = 0
+        self._aside = Aside()
         self._failure: RealtimeError | None = None
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -70,7 +72,7 @@ class Connection:
     @property
     def has_next(self) -> bool:
         """Whether ``next`` has not to wait."""
-        return bool(self._inbox) or self._failure is not None
+        return bool(self._inbox) or bool(self._aside) or self._failure is not None
 
     @property
     def waiting_bytes(self) -> int:
@@ -84,7 +86,11 @@ class Connection:
             Unavailable: the stream is over, and another may be opened.
             RealtimeError: it is over for good.
         """
+        if self._inbox and self._aside.has_turn():
+            return self._aside.take(), (0, 0)
         while not self._inbox:
+            if self._aside:
+                return self._aside.take(), (0, 0)
             if self._failure is not None:
                 raise self._failure
             self._arrived.clear()
@@ -175,6 +181,10 @@ class Connection:
             self._coverage.take(frame)
             if kind == "reset":
                 self._coverage.restart()
+        if kind == "broadcasts":
+            self._aside.put(frame, len(data))
+            self._arrived.set()
+            return
         self._inbox.append((frame, charged(data, frame), len(data)))
         self._inbox_bytes += len(data)
         self._arrived.set()

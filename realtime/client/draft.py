@@ -37,23 +37,43 @@ class EventFields(TypedDict, total=False):
     workspace: str
     """UUID of the workspace that routes it; none when it is left out."""
     data: Message | None
-    """A model of the contract, or a message of a type that the server's configuration allows."""
+    """The model of the kind, or a message of a type that the server's configuration allows."""
     actor: str
     """Who caused it; the caller when it is left out."""
     time: datetime | None
     """When it happened; now when it is left out."""
     correlation_id: str
     traceparent: str
+
+
+class DraftFields(EventFields, total=False):
+    """What an event says, and what must hold for it."""
+
     expect: int | bytes | None
-    """What must hold for it to be stored: the version of the entity's events (0: there is none), or the cursor of
-    the last one."""
+    """For it to be stored: the version of the entity's events (0: there is none), or the cursor of the last one."""
 
 
-def draft(**fields: Unpack[EventFields]) -> Draft:
+def draft(**fields: Unpack[DraftFields]) -> Draft:
     """An event that is to be published, from what it says.
 
     Raises:
         ArgumentInvalid: the time has no zone, or ``expect`` cannot be what it is.
+    """
+    event = new_event(fields)
+    expect = fields.get("expect")
+    return Draft(event) if expect is None else Draft(event, _expectation(expect))
+
+
+def drafted(event: Draft | pb.NewEvent) -> Draft:
+    """The same, in whichever form it was given."""
+    return event if isinstance(event, Draft) else Draft(event)
+
+
+def new_event(fields: EventFields) -> pb.NewEvent:
+    """The event as it is sent.
+
+    Raises:
+        ArgumentInvalid: the time has no zone.
     """
     event = pb.NewEvent(
         workspace_id=fields.get("workspace", "_"),
@@ -70,13 +90,7 @@ def draft(**fields: Unpack[EventFields]) -> Draft:
         event.metadata.traceparent = traceparent
     if (data := fields.get("data")) is not None:
         _put(event, data)
-    expect = fields.get("expect")
-    return Draft(event) if expect is None else Draft(event, _expectation(expect))
-
-
-def drafted(event: Draft | pb.NewEvent) -> Draft:
-    """The same, in whichever form it was given."""
-    return event if isinstance(event, Draft) else Draft(event)
+    return event
 
 
 def _put(event: pb.NewEvent, data: Message) -> None:

@@ -18,9 +18,11 @@ from realtime.client.ended import translated
 from realtime.client.published import Published, published
 from realtime.client.token import Caller
 from realtime.errors import ArgumentInvalid, Unavailable
+from realtime.status import from_rpc_error
 
 _TRY_S = 10.0
 """How long one try may take. A server that is well answers within a fraction of it."""
+_BROADCAST_S = 5.0
 MAX_PATIENCE_S = 90.0
 """A request id holds for two minutes, the stream's duplicate window: a later try might store the event again."""
 
@@ -61,6 +63,19 @@ class PublishCalls:
             "PublishBatch", request, request.request_id, patience_s
         )
         return [published(each) for each in response.stored]
+
+    async def broadcast(self, event: pb.NewEvent) -> None:
+        """Gives an event to whoever listens; not tried again.
+
+        Raises:
+            RealtimeError: see ``Client.broadcast``.
+        """
+        stub: Any = publish_pb2_grpc.PublisherServiceStub(self._channel.current)
+        request = pb.BroadcastRequest(event=event)
+        try:
+            await stub.Broadcast(request, metadata=await self._caller.metadata(), timeout=_BROADCAST_S)
+        except grpc.aio.AioRpcError as exc:
+            raise from_rpc_error(exc) from exc
 
     async def _call(self, method: str, request: object, request_id: str, patience_s: float) -> Any:
         if not 0 <= patience_s <= MAX_PATIENCE_S:

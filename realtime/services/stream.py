@@ -18,6 +18,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_pb2 as pb
+from realtime.broadcast.row import Row
 from realtime.budget import Budget
 from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError
 from realtime.filters import Filter
@@ -69,6 +70,8 @@ class ClientStream:
         self._following: dict[Subscriber, asyncio.Task[None]] = {}
         self._budget = Budget(limits.max_bytes)
         self._turns = Turns()
+        self._row: Row | None = None
+        """Of broadcasts; made when one of the subscriptions wants them."""
         self._announcements: deque[bytes] = deque()
         self._sent = asyncio.Event()
         self._is_ending = False
@@ -87,6 +90,8 @@ class ClientStream:
             finally:
                 self._stop_subscriptions()
                 self._turns.close()
+                if self._row is not None:
+                    self._row.close()
                 for task in (*own, *self._following.values()):
                     task.cancel()
 
@@ -193,7 +198,16 @@ class ClientStream:
         subscriber.say(pb.Ready(epoch=feed.hub.epoch, source=feed.hub.source_position()))
         if access is not None:
             access.tell_lost(subscriber)
+        if subscriber.terms.broadcasts:
+            self._listen(subscriber)
         await keep_up(subscriber, feed)
+
+    def _listen(self, subscriber: Subscriber) -> None:
+        if self._feed.audience is not None:
+            if self._row is None:
+                may_send = _everybody if self._access is None else self._access.lets_pass
+                self._row = Row(self._feed.audience, self._turns.wake, may_send)
+            self._row.open(subscriber)
 
     def _close(self, name: str) -> None:
         subscriber = self._subscribers.get(name)
@@ -219,6 +233,8 @@ class ClientStream:
             subscriber.grant(*amounts(request.credit))
         except ArgumentInvalid as exc:
             self._end(subscriber, pb.Closed(error=to_error(exc)))
+        if self._row is not None:
+            self._row.wake()
 
     def _progress(self, request: pb.ProgressQuery) -> None:
         subscriber = self._subscribers.get(request.subscription_id)
@@ -264,6 +280,9 @@ class ClientStream:
                 self._sent.set()
             subscriber = self._turns.next()
             if subscriber is None:
+                if self._row is not None and (frame := self._row.next_frame()) is not None:
+                    await self._context.write(frame)
+                    continue
                 if self._is_ending:
                     break
                 if self._is_half_closed and not self._subscribers:
@@ -279,6 +298,8 @@ class ClientStream:
             self._sent.set()
             if subscriber.is_closed and not subscriber.has_frames:
                 self._forget(subscriber)
+            if self._row is not None and (between := self._row.frame_between()) is not None:
+                await self._context.write(between)
         retry_after_ms = random.randint(100, 2000)
         await self._context.write(
             pb.SubscribeResponse(going_away=pb.GoingAway(retry_after_ms=retry_after_ms)).SerializeToString()
@@ -289,6 +310,8 @@ class ClientStream:
         if self._access is not None:
             self._access.forget(subscriber)
         self._turns.forget(subscriber)
+        if self._row is not None:
+            self._row.forget(subscriber)
         if self._subscribers.get(subscriber.name) is subscriber:
             del self._subscribers[subscriber.name]
 
@@ -303,3 +326,8 @@ class ClientStream:
             if subscriber.epoch and not subscriber.is_closed and not subscriber.has_frames:
                 progress = pb.Progress(source=self._feed.hub.source_position())
                 subscriber.say(progress, in_turn=not subscriber.is_paused)
+
+
+def _everybody(_: Subscriber) -> bool:
+    """Where there is no policy."""
+    return True
