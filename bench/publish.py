@@ -1,4 +1,4 @@
-"""``zephyr bench publish``: events a second through PublishStream, and how long one Publish takes.
+"""``zephyr bench publish``: events a second through PublishStream, how long one Publish takes, and a broadcast.
 
 One broker, one stream, one server; the clients take turns in each round, each a process of its own with as many
 events in flight: a bare socket (the broker's ceiling), nats-py's ``publish_async``, our cheapest correct
@@ -18,6 +18,7 @@ import nats
 import nats.errors
 import orjson
 
+from bench.broadcast import measure_broadcast
 from bench.errors import BenchError
 from bench.new_event import ENTITIES, entity, event_subjects, new_event, subject
 from bench.result import Case, Result, percentiles
@@ -25,7 +26,7 @@ from bench.rounds import Round, case_of
 from bench.serving import STREAM, WORKSPACE, Costs, Serving, open_serving
 
 Say = Callable[[str], None]
-CASES = ("stream", "single")
+CASES = ("stream", "single", "broadcast")
 CLIENTS = ("skim", "typed")
 _PEERS = {"nats-py publish_async": "bench.nats_publisher", "raw socket": "bench.raw_publisher"}
 _PROGRAMS = {"skim": "bench.publisher", "typed": "zephyr.publish_program"}
@@ -41,6 +42,9 @@ class Options:
     event_bytes: int = 250
     in_flight: int = 4000
     calls: int = 2000
+    listeners: int = 1000
+    broadcasts: int = 100
+    broadcasts_per_second: float = 10
     rounds: int = 3
 
 
@@ -78,6 +82,19 @@ async def measure_publish(folder: Path, options: Options, say: Say) -> Result:
             result.cases += await work.stream()
         if "single" in options.cases:
             result.cases.append(await work.single())
+        if "broadcast" in options.cases:
+            result.cases.append(
+                await measure_broadcast(
+                    serving,
+                    work.target,
+                    server.pid,
+                    listeners=options.listeners,
+                    broadcasts=options.broadcasts,
+                    per_second=options.broadcasts_per_second,
+                    event_bytes=options.event_bytes,
+                    say=say,
+                )
+            )
         return result
 
 

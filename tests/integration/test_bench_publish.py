@@ -19,10 +19,25 @@ W = "11111111-1111-4111-8111-111111111111"
 
 
 async def test_publishing_is_measured_beside_a_peer_and_the_brokers_ceiling(tmp_path: Path) -> None:
-    words = ("--events", "3000", "--in-flight", "500", "--calls", "20", "--rounds", "1")
+    words = (
+        "--events",
+        "3000",
+        "--in-flight",
+        "500",
+        "--calls",
+        "20",
+        "--rounds",
+        "1",
+        "--listeners",
+        "7",
+        "--broadcasts",
+        "5",
+        "--broadcasts-per-second",
+        "20",
+    )
     code, err, result = await bench(tmp_path, "publish", *words)
     assert code == 0, err
-    *streams, single = check_form(result, "publish", {"server", "nats", "client"})
+    *streams, single, broadcast = check_form(result, "publish", {"server", "nats", "client"})
     told = [(case["parameters"]["client"], case["parameters"]["beside"]) for case in streams]
     assert told == [
         ("skim", "nats-py publish_async"),
@@ -40,6 +55,9 @@ async def test_publishing_is_measured_beside_a_peer_and_the_brokers_ceiling(tmp_
     assert single["parameters"]["events"] == [20]
     assert 0 < single["latency_ms"]["p50"] <= single["latency_ms"]["p99"]
     check_ratio(single)
+    assert broadcast["parameters"]["events"] == [35]
+    assert broadcast["parameters"]["dropped"] == 0
+    assert 0 < broadcast["latency_ms"]["p50"] <= broadcast["latency_ms"]["p99"]
 
 
 @pytest.mark.parametrize("size", [200, 250, 1000, 20_000])

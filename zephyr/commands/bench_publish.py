@@ -19,7 +19,9 @@ def bench_publish(
     ] = 4000,
     case: Annotated[
         list[str] | None,
-        typer.Option("--case", help="Take this one only: stream or single. Repeatable.", show_default=False),
+        typer.Option(
+            "--case", help="Take this one only: stream, single or broadcast. Repeatable.", show_default=False
+        ),
     ] = None,
     client: Annotated[
         list[str] | None,
@@ -28,10 +30,18 @@ def bench_publish(
         ),
     ] = None,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Of Publish, one after the other.")] = 2000,
+    listeners: Annotated[
+        int, typer.Option("--listeners", min=1, max=10_000, help="Of the broadcasts.")
+    ] = 1000,
+    broadcasts: Annotated[int, typer.Option("--broadcasts", min=1, help="How many.")] = 100,
+    broadcasts_per_second: Annotated[
+        float, typer.Option("--broadcasts-per-second", min=0.1, help="How many of them a second.")
+    ] = 10,
     rounds: Rounds = 3,
     data: Data = None,
 ) -> None:
-    """Events a second through PublishStream, beside nats-py and a bare socket; and how long one Publish takes.
+    """Events a second through PublishStream, beside nats-py and a bare socket; and how long one Publish takes,
+    and a broadcast to many.
 
     Starts servers of its own. Exit code 0 says that each event is stored once, at the place that its result says.
     """
@@ -41,5 +51,8 @@ def bench_publish(
         unknown = [name for name in given or () if name not in known]
         if unknown:
             raise CommandError(f"there is no {unknown[0]!r}", f"use one of: {', '.join(known)}", 2)
-    options = Options(case or CASES, client or CLIENTS, events, event_bytes, in_flight, calls, rounds)
+    options = Options(
+        case or CASES, client or CLIENTS, events, event_bytes, in_flight, calls,
+        listeners, broadcasts, broadcasts_per_second, rounds,
+    )  # fmt: skip
     measure(lambda folder, say: measure_publish(folder, options, say), json, data)
