@@ -5,7 +5,7 @@ A broadcast's path, one file a station; ``services/broadcast.py`` takes it from 
     check.py ─▶ sender.py ─▶ core NATS ─▶ receiver.py     bounded, by slices: what is too much is dropped
                                              │  cast.py   read once, encoded once
                                          audience.py      who wants it (index.py)
-                                             └─▶ mailbox.py ─▶ row.py ─▶ services/stream.py
+                                             └─▶ box.py ─▶ row.py ─▶ services/stream.py
                                                  (bounded each, and together on one connection)
 
 Nothing here may delay a stored event: broadcasts wait in boxes of their own, are sent when no stored

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from realtime.broadcast.box import Box
 from realtime.broadcast.cast import Cast
-from realtime.broadcast.mailbox import Mailbox
 from realtime.filters import Filter
 from realtime.index import Index
 from realtime.mask import Mask
@@ -32,7 +32,7 @@ class _Group:
     def __init__(self, key: _GroupKey) -> None:
         self.filter, self.mask = key
         self.is_selective = self.filter.is_selective
-        self.members: dict[Mailbox, None] = {}
+        self.members: dict[Box, None] = {}
 
 
 class Audience:
@@ -53,16 +53,16 @@ class Audience:
     def __len__(self) -> int:
         return self._listeners
 
-    def join(self, mailbox: Mailbox) -> None:
+    def join(self, box: Box) -> None:
         """From now on it is given what matches."""
-        self._add(mailbox)
+        self._add(box)
         self._listeners += 1
         if self._listeners == 1:
             self.on_change()
 
-    def leave(self, mailbox: Mailbox) -> None:
+    def leave(self, box: Box) -> None:
         """It is given nothing any more."""
-        self._remove(mailbox)
+        self._remove(box)
         self._listeners -= 1
         if not self._listeners:
             self.on_change()
@@ -73,33 +73,33 @@ class Audience:
         assert entry.subject is not None
         memberships = self._memberships()
         count = 0
-        narrowed: list[Mailbox] = []
+        narrowed: list[Box] = []
         for group in self._index.find(entry.subject, memberships):
             if group.is_selective and not group.filter.admits(entry):
                 continue
             item = cast.item(group.mask)
-            for mailbox in group.members:
-                if mailbox.filter is mailbox.subscriber.filter:
-                    mailbox.offer(cast, item)
+            for box in group.members:
+                if box.filter is box.subscriber.filter:
+                    box.offer(cast, item)
                 else:
-                    narrowed.append(mailbox)
+                    narrowed.append(box)
             count += len(group.members)
-        for mailbox in narrowed:
-            self.agree(mailbox)
-            if mailbox.filter.matches(entry, memberships):
-                mailbox.offer(cast, cast.item(mailbox.subscriber.terms.mask))
+        for box in narrowed:
+            self.agree(box)
+            if box.filter.matches(entry, memberships):
+                box.offer(cast, cast.item(box.subscriber.terms.mask))
         return count
 
-    def agree(self, mailbox: Mailbox) -> None:
+    def agree(self, box: Box) -> None:
         """Takes note of a filter that became narrower: what waits and does not match it is forgotten."""
-        wanted = mailbox.subscriber.filter
-        if mailbox.filter is wanted:
+        wanted = box.subscriber.filter
+        if box.filter is wanted:
             return
-        self._remove(mailbox)
-        mailbox.filter = wanted
-        self._add(mailbox)
+        self._remove(box)
+        box.filter = wanted
+        self._add(box)
         memberships = self._memberships()
-        mailbox.keep(lambda cast: wanted.matches(cast.entry, memberships))
+        box.keep(lambda cast: wanted.matches(cast.entry, memberships))
 
     def sleep(self, row: Row) -> None:
         """Something waits on a connection; its turn comes with one of the next ``wake``s."""
@@ -112,18 +112,18 @@ class Audience:
         for _ in range(min(count, len(sleepers))):
             sleepers.popleft().wake()
 
-    def _add(self, mailbox: Mailbox) -> None:
-        key = mailbox.filter, mailbox.subscriber.terms.mask
+    def _add(self, box: Box) -> None:
+        key = box.filter, box.subscriber.terms.mask
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(key)
             self._index.add(group.filter, group)
-        group.members[mailbox] = None
+        group.members[box] = None
 
-    def _remove(self, mailbox: Mailbox) -> None:
-        key = mailbox.filter, mailbox.subscriber.terms.mask
+    def _remove(self, box: Box) -> None:
+        key = box.filter, box.subscriber.terms.mask
         group = self._groups[key]
-        del group.members[mailbox]
+        del group.members[box]
         if not group.members:
             del self._groups[key]
             self._index.remove(group.filter, group)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from realtime.broadcast.audience import Audience
-from realtime.broadcast.mailbox import BroadcastLimits, Mailbox
+from realtime.broadcast.box import Box, BroadcastLimits
 from realtime.budget import Budget
 from realtime.subscriber import Subscriber
 
@@ -34,8 +34,8 @@ class Row:
         self._may_send = may_send
         self._limits = limits or BroadcastLimits()
         self._budget = Budget(self._limits.max_connection_bytes)
-        self._boxes: dict[Subscriber, Mailbox] = {}
-        self._waiting: deque[Mailbox] = deque()
+        self._boxes: dict[Subscriber, Box] = {}
+        self._waiting: deque[Box] = deque()
         self._is_asleep = False
         self._has_turn = False
         self._is_writing = False
@@ -43,16 +43,16 @@ class Row:
 
     def open(self, subscriber: Subscriber) -> None:
         """A subscription listens from now on."""
-        mailbox = Mailbox(subscriber, self._limits, self._budget, self._note)
-        self._boxes[subscriber] = mailbox
-        self._audience.join(mailbox)
+        box = Box(subscriber, self._limits, self._budget, self._note)
+        self._boxes[subscriber] = box
+        self._audience.join(box)
 
     def forget(self, subscriber: Subscriber) -> None:
         """A subscription is over; one that never listened too."""
-        mailbox = self._boxes.pop(subscriber, None)
-        if mailbox is not None:
-            self._audience.leave(mailbox)
-            mailbox.clear()
+        box = self._boxes.pop(subscriber, None)
+        if box is not None:
+            self._audience.leave(box)
+            box.clear()
 
     def close(self) -> None:
         """The connection is over."""
@@ -72,19 +72,19 @@ class Row:
         if not self._has_turn:
             return None
         for _ in range(len(self._waiting)):
-            mailbox = self._waiting.popleft()
-            self._audience_agrees(mailbox)
-            if mailbox.is_empty or mailbox.subscriber.is_closed:
-                mailbox.is_in_row = False
+            box = self._waiting.popleft()
+            self._audience_agrees(box)
+            if box.is_empty or box.subscriber.is_closed:
+                box.is_in_row = False
                 continue
-            if not mailbox.is_due or not self._may_send(mailbox.subscriber):
-                self._waiting.append(mailbox)  # looked at again after the next frame
+            if not box.is_due or not self._may_send(box.subscriber):
+                self._waiting.append(box)  # looked at again after the next frame
                 continue
-            frame = mailbox.take_frame()
-            if mailbox.is_empty:
-                mailbox.is_in_row = False
+            frame = box.take_frame()
+            if box.is_empty:
+                box.is_in_row = False
             else:
-                self._waiting.append(mailbox)
+                self._waiting.append(box)
             self._has_turn = False
             self._is_writing = True
             return frame
@@ -98,13 +98,13 @@ class Row:
             return None
         return self.next_frame()
 
-    def _audience_agrees(self, mailbox: Mailbox) -> None:
-        if mailbox.subscriber in self._boxes:
-            self._audience.agree(mailbox)
+    def _audience_agrees(self, box: Box) -> None:
+        if box.subscriber in self._boxes:
+            self._audience.agree(box)
 
-    def _note(self, mailbox: Mailbox) -> None:
-        mailbox.is_in_row = True
-        self._waiting.append(mailbox)
+    def _note(self, box: Box) -> None:
+        box.is_in_row = True
+        self._waiting.append(box)
         self._sleep()
 
     def _wrote(self) -> None:

@@ -17,8 +17,8 @@ from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.event_pb2 import Event
 from realtime.broadcast.audience import Audience
+from realtime.broadcast.box import BroadcastLimits
 from realtime.broadcast.cast import Cast
-from realtime.broadcast.mailbox import BroadcastLimits
 from realtime.broadcast.row import Row
 from realtime.filters import Filter
 from realtime.limits import MailboxLimits

@@ -42,7 +42,7 @@ MODULES = (
     "realtime.hub",
     "realtime.index",
     "realtime.broadcast.cast",
-    "realtime.broadcast.mailbox",
+    "realtime.broadcast.box",
     "realtime.broadcast.audience",
     "realtime.broadcast.row",
     "realtime.handover",

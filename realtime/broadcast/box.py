@@ -34,7 +34,7 @@ class BroadcastLimits:
     max_connection_bytes: int = 1024 * 1024
 
 
-class Mailbox:
+class Box:
     """``filter`` is the one that it stands in the index with; ``waiting`` is called when something waits."""
 
     __slots__ = (
@@ -55,7 +55,7 @@ class Mailbox:
         subscriber: Subscriber,
         limits: BroadcastLimits,
         budget: Budget,
-        waiting: Callable[[Mailbox], None],
+        waiting: Callable[[Box], None],
     ) -> None:
         self.subscriber = subscriber
         self.filter: Filter = subscriber.filter
