@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 
 from protos.events.v1 import publish_pb2 as pb
+from realtime.client import Client, earliest
 from realtime.errors import ArgumentInvalid
 from realtime.status import to_error
 from tests.fixtures.eventually import eventually
+from tests.fixtures.realtime_server import serving
 from tests.fixtures.scripted_publisher import ScriptedSession, scripted_publisher, serve_all, stored
+from tests.fixtures.stream_writer import STREAM, StreamWriter
+from zephyr.commands.tail import cursor_text
+from zephyr.stack.nats import NatsServer
 from zephyr.stack.server import free_port
 
 pytestmark = pytest.mark.timeout(90)
@@ -161,6 +166,32 @@ async def test_what_cannot_begin_says_why_in_one_line(tmp_path: Path) -> None:
     code, _, err = await run("127.0.0.1:9", file, "--json", str(tmp_path / "no" / "summary.json"))
     assert code == 2
     assert "there is no folder" in err
+
+
+async def test_killed_and_run_again_each_line_is_stored_once_and_in_order(
+    tmp_path: Path, nats_server: NatsServer, writer: StreamWriter
+) -> None:
+    lines = 10_000
+    file = written(tmp_path, *(line(number) for number in range(1, lines + 1)))
+
+    async def has_begun() -> bool:
+        return bool((await writer.api(f"STREAM.INFO.{STREAM}"))["state"]["messages"] > 2)
+
+    async with serving(nats_server.url) as address:
+        process = await start(address, file, "--producer", "nightly")
+        await eventually(has_begun, timeout=30)
+        process.kill()
+        await process.communicate()
+        code, out, err = await run(address, file, "--producer", "nightly")
+        assert code == 0, err
+        cursor = out.strip()
+        entities: list[str] = []
+        async with Client(address) as client, client.subscribe(start=earliest()) as subscription:
+            async for event in subscription:
+                entities.append(event.event.subject)
+                if cursor_text(event.cursor) == cursor:
+                    break
+    assert entities == [f"e{number}" for number in range(1, lines + 1)]
 
 
 async def test_a_pipe_is_published_as_it_comes_and_ctrl_c_ends_it() -> None:
