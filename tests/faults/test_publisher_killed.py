@@ -122,7 +122,8 @@ async def test_each_event_is_stored_once_and_in_order(
                 continue
             assert (result.sequence, result.cursor) == (place, cursor), story
             assert Cursor.decode(cursor).sequence == place
-        assert producer.reconnections >= 1, story
+        # A server that lives waits for its broker by itself.
+        assert producer.reconnections >= 1 or all("broker" in each for each in killing.result()), story
         assert unplaced < producer.events // 2, story
     # Nothing else is in the stream: no copy that a subscription would not have shown.
     info = await writer.api(f"STREAM.INFO.{STREAM}", {"subjects_filter": "zephyr.>"})
