@@ -209,6 +209,7 @@ class _Work:
             title = new_event(WORKSPACE, 0, size).note.title
             return {
                 "target": self.target, "workspace": WORKSPACE, "producer": producer, "events": events,
+                "in_flight": self.options.in_flight,
                 "entities": [entity(number) for number in range(ENTITIES)], "title": title,
             }  # fmt: skip
         target = self.serving.broker.url if module == "bench.nats_publisher" else self.target

@@ -20,7 +20,7 @@ from realtime.client import Client, Publication, draft
 
 
 async def publish(
-    target: str, workspace: str, producer: str, events: int, entities: list[str], title: str
+    target: str, workspace: str, producer: str, events: int, in_flight: int, entities: list[str], title: str
 ) -> dict[str, Any]:
     """Publishes ``events`` notes with this title, about the entities in turn."""
     last, count = 0, 0
@@ -35,7 +35,7 @@ async def publish(
         last = result.sequence
         count += 1
 
-    async with Client(target) as client, client.publisher(producer) as publisher:
+    async with Client(target) as client, client.publisher(producer, in_flight=in_flight) as publisher:
         say("prepared", events)
         await asyncio.to_thread(sys.stdin.readline)
         began = time.perf_counter()

@@ -247,14 +247,26 @@ class Client:
         """
         return await self._publishing.publish_batch(events, request_id, patience_s)
 
-    def publisher(self, producer_id: str | None = None, *, patience_s: float | None = None) -> Publisher:
+    def publisher(
+        self,
+        producer_id: str | None = None,
+        *,
+        patience_s: float | None = None,
+        in_flight: int | None = None,
+    ) -> Publisher:
         """Publishes many events in their order, pipelined; each is stored once.
 
         ``producer_id`` names who publishes in this order: a later run goes on behind what is stored of it
         (``Publisher.reached``), and ends one that still runs. A random one when it is left out. ``patience_s`` is how
-        long it tries to reach a server that is away; for ever when None.
+        long it tries to reach a server that is away; for ever when None. At most ``in_flight`` events are without a
+        result: with 1000 or fewer each result has its place, whatever breaks; as the server's window is when None.
+
+        Raises:
+            ArgumentInvalid: nothing may be in flight.
         """
-        return Publisher(self._channel, self._caller, producer_id, patience_s, self._publishers)
+        if in_flight is not None and in_flight < 1:
+            raise ArgumentInvalid("in_flight", f"with {in_flight} nothing can be sent", "1 or more")
+        return Publisher(self._channel, self._caller, producer_id, patience_s, in_flight, self._publishers)
 
     async def broadcast(self, **fields: Unpack[EventFields]) -> None:
         """Gives an event to whoever listens now (``subscribe(..., broadcasts=True)``). It is stored nowhere.

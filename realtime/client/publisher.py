@@ -49,6 +49,7 @@ class Publisher:
         caller: Caller,
         producer_id: str | None,
         patience_s: float | None,
+        in_flight: int | None,
         open_ones: set[Publisher],
     ) -> None:
         self.producer_id = producer_id or uuid.uuid4().hex
@@ -56,7 +57,7 @@ class Publisher:
         self._channel = channel
         self._caller = caller
         self._open_ones = open_ones
-        self._unacknowledged = Unacknowledged()
+        self._unacknowledged = Unacknowledged(in_flight)
         self._session = PublishSession(self.producer_id, self._unacknowledged, self._settled)
         self._turn = asyncio.Lock()
         self._news = asyncio.Event()

@@ -24,9 +24,11 @@ _EVENT = pb.ProducedEvents.EVENTS_FIELD_NUMBER
 
 
 class Unacknowledged:
-    """``add`` one after the other; ``request`` gives what is to be sent next."""
+    """``add`` one after the other; ``request`` gives what is to be sent next. ``most_events`` is a bound of one's
+    own, beside the server's."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_events: int | None = None) -> None:
+        self._most_events = most_events
         self._waiting: deque[Publication] = deque()
         self._sent: deque[Publication] = deque()
         self._bytes = 0
@@ -44,6 +46,8 @@ class Unacknowledged:
     def grant(self, window: pb.PublishWindow) -> None:
         """How much there may be from now on."""
         self._max_events = max(1, window.events)
+        if self._most_events is not None:
+            self._max_events = min(self._max_events, self._most_events)
         self._max_bytes = max(1, window.bytes)
 
     def has_room(self, size: int) -> bool:

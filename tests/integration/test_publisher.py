@@ -142,6 +142,18 @@ async def test_the_window_is_never_exceeded_and_who_publishes_waits() -> None:
         assert server.sessions[0].sequences == list(range(1, 20))
 
 
+async def test_a_bound_of_ones_own_holds_beside_the_window() -> None:
+    async with scripted_publisher(serve_all) as server, Client(server.address) as client:
+        async with client.publisher("p", in_flight=7) as publisher:
+            for number in range(100):
+                await publisher.publish(shared(number))
+                assert publisher.waiting <= 7
+        assert server.sessions[0].sequences == list(range(1, 101))
+        assert max(server.sessions[0].requests) <= 7
+        with pytest.raises(ArgumentInvalid, match="in_flight: with 0 nothing can be sent"):
+            client.publisher("p", in_flight=0)
+
+
 async def test_a_refused_event_is_its_own_result_and_the_publisher_goes_on() -> None:
     async def refuses_the_second(session: ScriptedSession) -> None:
         await session.opened()
