@@ -9,6 +9,9 @@
     catchup.py     a long past read by one; ceilings: consumer.py, a bare socket, and the same handler
     idle.py        memory of idle streams beside the handler's, and how soon all are back after a restart
     match.py       what an event costs beside subscriptions that do not want it
+    publish.py     events through PublishStream: publisher.py on bytes, and the Python client; beside nats_publisher.py
+    │              and raw_publisher.py, the ceiling; new_event.py makes the events
+    └── broadcast.py   broadcasts to many: listener.py
     handled.py     zephyr bench latency: from COMMIT to the client's handler
     ├── serving.py     NATS and server of one case; writer.py stores events in the bridge's place
     ├── client.py      streams that check every frame (skim.py reads it in its bytes, run.py is one subscription)

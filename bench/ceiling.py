@@ -17,6 +17,7 @@ CEILINGS = {
     "relay": "bench.relay",
     "catchup": "bench.consumer",
     "idle": "bench.handler",
+    "publish": "bench.raw_publisher",
 }
 
 

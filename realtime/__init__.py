@@ -18,6 +18,7 @@ An event's path, one file a station; the first half is drawn in ``bridge``:
     states.py (states_postgres.py ◀── database.py) ─▶ snapshot.py ─▶ pages.py ─▶ subscriber.py
         (the present state, corrected from the stream up to the point where the tail begins)
 
+    broadcast/ ─▶ services/stream.py                       (beside the stream, and stored nowhere)
     listing.py ─▶ services/list_events.py ─▶ gRPC          (pages of the past; subjects.py: by the broker's index)
     projection.py ─▶ projector.py ─▶ cache/ ─▶ services/read.py ─▶ gRPC   (database.py when it misses;
         read_after.py waits until the cache is as new as a token)

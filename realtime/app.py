@@ -22,6 +22,9 @@ from protos.events.v1 import publish_pb2, read_pb2, read_pb2_grpc, stream_pb2
 from realtime.auth.load import load_policy
 from realtime.auth.policy import Policy
 from realtime.auth.read_access import ReadAccess
+from realtime.broadcast.audience import Audience
+from realtime.broadcast.receiver import Receiver
+from realtime.broadcast.sender import Sender
 from realtime.cache import RedisCache
 from realtime.catchup import CatchUp
 from realtime.database import Database
@@ -39,6 +42,7 @@ from realtime.publish.publisher import Publisher
 from realtime.publish.table import Producers
 from realtime.publish.window import Allowance
 from realtime.read_after import ReadAfter
+from realtime.services.broadcast import Broadcasting
 from realtime.services.list_events import ListEvents
 from realtime.services.publish import PublishService
 from realtime.services.read import ReadService
@@ -105,6 +109,9 @@ class Server:
             store_listener = _ConnectionListener()
             store = await _connect(settings.nats_url, store_listener.connection_lost, "zephyr-server-publish")
             stack.push_async_callback(store.close)
+            # And one for broadcasts, so that a flood of them is not in front of what is stored.
+            beside = await _connect(settings.nats_url, lambda: None, "zephyr-server-broadcast")
+            stack.push_async_callback(beside.close)
 
             hub = Hub(HubLimits(ring_entries=settings.ring_entries, ring_bytes=settings.ring_bytes))
             reader = StreamReader(connection, settings.stream)
@@ -118,12 +125,15 @@ class Server:
             stack.push_async_callback(publisher.broker.close)
             states = PostgresStates(database)
             projector = Projector(cache)
+            audience = Audience(lambda: hub.memberships)
+            receiver = Receiver(beside, audience, settings.broadcast_bytes)
             feed = Feed(
                 hub,
                 source,
                 reader,
                 catch_up,
                 states,
+                audience,
             )
             streams = StreamService(
                 feed, settings.kinds, policy=self._policy, auth_warning_s=settings.auth_warning_s
@@ -142,6 +152,9 @@ class Server:
                 server,
             )
             ListEvents(feed, settings.kinds, access).register(server)
+            Broadcasting(
+                Sender(beside), settings.kinds, self._policy, access, settings.broadcast_bytes
+            ).register(server)
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
             reflection.enable_server_reflection(
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
@@ -154,6 +167,7 @@ class Server:
                     tasks.create_task(source.run(), name="source"),
                     tasks.create_task(project(projector, feed), name="projector"),
                     tasks.create_task(publisher.producers.run(), name="producers"),
+                    tasks.create_task(receiver.run(), name="broadcasts"),
                 ]
                 try:
                     await self._serve(source, health_servicer, address, on_serving)

@@ -38,6 +38,8 @@ class Mailbox:
         self.at = 0
         """The place in the lane that is sent next."""
         self.is_closed = False
+        self.is_begun = False
+        """Whether what is sent of it joins: from its beginning on, and not between a reset and the next one."""
         self.pages = None if terms.page_size is None else Pages(terms.page_size, budget)
         """Of its snapshots, where it wants one; they come before events."""
         self.turn = Turn()
@@ -80,6 +82,11 @@ class Mailbox:
         if self.credit.is_open:
             return False
         return self._next() is not None or (self.pages is not None and self.pages.waits)
+
+    @property
+    def takes_broadcasts(self) -> bool:
+        """Whether a frame that is none of the stream may be sent next: not before ``ready``."""
+        return self.is_begun and self._controls.first_place > self.sent.sequence
 
     @property
     def queued(self) -> int:

@@ -69,6 +69,7 @@ class Subscriber(Mailbox):
     def begin(self, start: Point, epoch: str) -> None:
         """Sets the point that the first frame begins after. Until then frames carry no cursor."""
         self.epoch = epoch
+        self.is_begun = True
         self.sent = start
         self._examined = start
         self._gaps_through = start.sequence
@@ -171,6 +172,7 @@ class Subscriber(Mailbox):
     def restart(self, reset: Reset) -> None:
         """Drops the events that wait and says that a new snapshot follows. ``told`` comes before ``begin``."""
         assert self.pages is not None
+        self.is_begun = False
         self.pages.begin()
         self._own.drop(len(self._own.items))
         self._examined = self.sent

@@ -13,6 +13,7 @@ import structlog
 
 from protos.events.v1 import stream_pb2 as pb
 from realtime.at_time import point_before
+from realtime.broadcast.audience import Audience
 from realtime.catchup import CatchUp
 from realtime.cursor import Cursor
 from realtime.errors import (
@@ -53,6 +54,8 @@ class Feed:
     catch_up: CatchUp
     states: States | None = None
     """Where snapshots are read; None: there are none."""
+    audience: Audience | None = None
+    """Who listens to broadcasts; None: there are none."""
 
     async def start_point(self, start: pb.Start) -> Point:
         """Where a subscription begins.

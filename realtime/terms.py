@@ -36,6 +36,8 @@ class Terms:
     bytes: int | None = None
     page_size: int | None = None
     """Of the snapshot that it begins with, 0 for the server's choice; None: it begins with none."""
+    broadcasts: bool = False
+    """Whether broadcasts that match are given too."""
 
 
 def compile_terms(request: pb.OpenSubscription, kinds: Collection[str]) -> Terms:
@@ -70,6 +72,7 @@ def compile_terms(request: pb.OpenSubscription, kinds: Collection[str]) -> Terms
         messages,
         size,
         request.start.snapshot.page_size if request.start.WhichOneof("position") == "snapshot" else None,
+        request.broadcasts,
     )
 
 

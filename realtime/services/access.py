@@ -160,8 +160,7 @@ class StreamAccess:
                 raise PolicyFailed("the policy's version is another one whenever it is asked")
         except RealtimeError as exc:
             self._forbid(subscriber, exc)
-        if subscriber.has_frames:
-            subscriber.notify()
+        subscriber.notify()  # with nothing to send too: a broadcast may wait for the answer
 
     def _forbid(self, subscriber: Subscriber, error: BaseException) -> None:
         """Ends a subscription; what is queued for it may not be sent."""

@@ -123,7 +123,9 @@ class PublishStream:
                 if producer_id:
                     line = publisher.producers.line(producer_id)
                     self._line = line
-                    opened.session = await line.producer.begin_session(self._flow)
+                    opened.session = await line.producer.begin_session(
+                        self._flow, request.open.instance, resumes=request.open.resumes
+                    )
                     opened.reached = line.producer.state.reached
                 else:
                     self._line = publisher.producers.anonymous()

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from protos.events.v1.stream_pb2 import SubscribeResponse
+from realtime.broadcast.row import Row
 from realtime.pace import Pace
 from realtime.services.access import StreamAccess
 from realtime.services.errands import Errands
@@ -41,6 +42,8 @@ class Sender:
         on_rest: Callable[[], None],
     ) -> None:
         self.turns = Turns(self.wake)
+        self.row: Row | None = None
+        """Of broadcasts; made when one of the subscriptions wants them."""
         self.farewell = b""
         """What is sent when nothing else is left, if anything."""
         self._context = context
@@ -86,6 +89,8 @@ class Sender:
         """Begins nothing any more, and calls nobody."""
         self._is_closed = True
         self.turns.close()
+        if self.row is not None:
+            self.row.close()
         self._on_last = self._on_rest = _ignore
 
     async def _send(self) -> None:
@@ -97,6 +102,9 @@ class Sender:
                     await self._write(self._announcements.popleft())
                 subscriber = turns.next()
                 if subscriber is None:
+                    if self.row is not None and (broadcasts := self.row.next_frame()) is not None:
+                        await self._context.write(broadcasts)
+                        continue
                     break
                 if access is not None and not access.lets_pass(subscriber):
                     turns.skip(subscriber)
@@ -114,6 +122,8 @@ class Sender:
                 self._note_sent()
                 if subscriber.is_closed and not subscriber.has_frames:
                     self._on_last(subscriber)
+                if self.row is not None and (between := self.row.frame_between()) is not None:
+                    await self._context.write(between)
             self._announcements = None
             if self.farewell:
                 farewell, self.farewell = self.farewell, b""

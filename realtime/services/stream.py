@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_pb2 as pb
+from realtime.broadcast.row import Row
 from realtime.budget import Budget
 from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError
 from realtime.filters import Filter
@@ -232,6 +233,8 @@ class ClientStream:
                 subscriber.say(pb.Ready(epoch=feed.hub.epoch, source=feed.hub.source_position()))
                 if access is not None:
                     access.tell_lost(subscriber)
+                if subscriber.terms.broadcasts:
+                    self._listen(subscriber)
                 await reach(subscriber, feed)
         self._arrived(subscriber)
 
@@ -245,6 +248,13 @@ class ClientStream:
         self._following.pop(subscriber, None)
         if not self._following:
             self._following = {}  # one that was filled keeps its room
+
+    def _listen(self, subscriber: Subscriber) -> None:
+        if self._feed.audience is not None:
+            if self._sender.row is None:
+                may_send = _everybody if self._access is None else self._access.lets_pass
+                self._sender.row = Row(self._feed.audience, self._sender.wake, may_send)
+            self._sender.row.open(subscriber)
 
     def _close(self, name: str) -> None:
         subscriber = self._subscribers.get(name)
@@ -270,6 +280,8 @@ class ClientStream:
             subscriber.grant(*amounts(request.credit))
         except ArgumentInvalid as exc:
             self._end(subscriber, pb.Closed(error=to_error(exc)))
+        if self._sender.row is not None:
+            self._sender.row.wake()
 
     def _progress(self, request: pb.ProgressQuery) -> None:
         subscriber = self._subscribers.get(request.subscription_id)
@@ -305,7 +317,14 @@ class ClientStream:
         if self._access is not None:
             self._access.forget(subscriber)
         self._sender.turns.forget(subscriber)
+        if self._sender.row is not None:
+            self._sender.row.forget(subscriber)
         if self._overfull is subscriber:
             self._overfull = None
         if self._subscribers.get(subscriber.name) is subscriber:
             del self._subscribers[subscriber.name]
+
+
+def _everybody(_: Subscriber) -> bool:
+    """Where there is no policy."""
+    return True

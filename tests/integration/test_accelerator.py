@@ -26,6 +26,7 @@ SAME_FOR_BOTH = (
     "tests/property/test_bridge.py",
     "tests/unit/realtime",
     "tests/property/test_hub.py",
+    "tests/property/test_broadcasts.py",
     "tests/property/test_lean.py",
     "tests/property/test_cursor.py",
 )

@@ -42,7 +42,11 @@ SAYS = {
     "when-something-breaks-1": ["events up to the live edge"],
     "reading-your-own-write": ["now Ann"],
     "events-in-your-own-transaction": ["updated by ann@example.org", "shared by ann@example.org"],
+    "broadcasts": ["ann is typing in shopping-list"],
     "the-past-and-single-entities": ["events of one note, examined up to ", "Last", "ann@example.org"],
+    "publishing": ["stored, repeated: False", "somebody was first: True True", "2 stored together"],
+    "publishing-1": ["the last one's place: True", "all are stored, up to 1000"],
+    "publishing-2": ["publishing first\npublishing second\npublishing third\npublishing fourth\n"],
 }
 
 

@@ -14,6 +14,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from bridge.settings import BridgeSettings
+from realtime.client import Client
 from tests.fixtures.bridge import running
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_writer import Change, StreamWriter
@@ -194,3 +195,16 @@ async def test_a_reader_that_has_enough_ends_it_quietly(target: str, writer: Str
     (line,) = out.decode().splitlines()
     assert json.loads(line)["event"]["type"] == "note.created"
     assert [line for line in err.decode().splitlines() if "listening" not in line] == []
+
+
+async def test_broadcasts_on_request(target: str, writer: StreamWriter) -> None:
+    process = await start(target, "--broadcasts", "--json", "-n", "1")
+    await listening(process)
+    async with Client(target) as client:
+        await client.broadcast(kind="note", entity="n", verb="typing")
+    async with asyncio.timeout(20):
+        out, _ = await process.communicate()
+    first, last = map(json.loads, out.splitlines())
+    assert first["broadcast"]["type"] == "note.typing"
+    assert last.keys() == {"cursor"}
+    assert process.returncode == 0

@@ -36,6 +36,11 @@ ROW_SUBJECTS: Final = f"{ROOT}.*.*.*.*.row"
 DEAD_LETTERS: Final = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
 
+LIVE_ROOT: Final = "zephyr-live"
+"""First token of the subjects of broadcasts, which are stored nowhere:
+``zephyr-live.<shard>.<workspace>.<kind>.<entity id>``."""
+LIVE_SUBJECTS: Final = f"{LIVE_ROOT}.*.*.*.*"
+
 EPOCH_KEY: Final = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
 FORMAT_KEY: Final = "zephyr-format"
@@ -222,3 +227,20 @@ PROGRESS = "zephyr.progress"
 def backfill_subject(stream: str) -> str:
     """Where a bridge is asked for a backfill: no subject of the stream."""
     return f"zephyr_bridge.backfill.{stream}"
+
+
+def live_subject(workspace: str, kind: str, entity: str) -> str:
+    """Where a broadcast goes."""
+    return f"{LIVE_ROOT}.{SHARD}.{workspace}.{kind}.{entity}"
+
+
+def parse_live_subject(subject: str) -> Subject:
+    """The parts of a broadcast's subject, as those of an event.
+
+    Raises:
+        ValueError: it is none, or one of its tokens cannot be one.
+    """
+    parts = subject.split(".")
+    if len(parts) != 5 or parts[0] != LIVE_ROOT or not all(map(is_token, parts)):
+        raise ValueError(f"not a subject of a broadcast: {subject!r}")
+    return Subject(parts[2], parts[3], parts[4], "event", parts[1])

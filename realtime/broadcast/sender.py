@@ -1,0 +1,46 @@
+"""Hands broadcasts to the broker, or says at once that it cannot. Nothing is kept for later."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import nats.errors
+from nats.aio.client import Client as NatsClient
+
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1.event_pb2 import Event
+from realtime.errors import Unavailable
+
+_MAX_PENDING_BYTES: Final = 1024 * 1024
+"""What may wait for the socket: more of it means that the broker does not read."""
+
+
+class Sender:
+    """Publishes on one connection."""
+
+    def __init__(self, connection: NatsClient) -> None:
+        self._connection = connection
+
+    async def send(self, event: Event, payload: bytes) -> None:
+        """Publishes an event, whose bytes are ``payload``, to whoever listens on any server.
+
+        Raises:
+            Unavailable: the broker is away, or does not take what is sent.
+        """
+        connection = self._connection
+        if not connection.is_connected or connection.pending_data_size > _MAX_PENDING_BYTES:
+            raise Unavailable(
+                "the broker takes no broadcasts now", "broadcast the next one; this one is not kept"
+            )
+        kind, _, verb = event.type.partition(".")
+        try:
+            await connection.publish(
+                fmt.live_subject(event.workspace_id, kind, event.subject),
+                payload,
+                headers={fmt.ID: event.id, fmt.VERB: verb},
+            )
+        except (nats.errors.Error, OSError) as exc:
+            raise Unavailable(
+                f"the broker took no broadcast: {exc or type(exc).__name__}",
+                "broadcast the next one; this one is not kept",
+            ) from exc
