@@ -5,7 +5,7 @@ An event's path, one file a station; the first half is drawn in ``bridge``:
     JetStream ─▶ source.py           the one ordered reader (delivery.py: a consumer; jetstream.py: the API;
                    │                 tap.py, lean.py: frames from the bytes; delivered.py, page.py: what they hold)
                    │ entry.py        a message with its ready-made frame bytes (wire.py, cursor.py)
-                 hub.py              transactions whole; who wants it (lane_index.py, filters.py, memberships.py)
+                 hub.py              transactions whole; who wants it (index.py, filters.py, memberships.py)
                    ├─▶ history.py    the ring, for those a little behind (point.py counts)
                    └─▶ subscriber.py one mailbox each (mailbox.py); never waited for
                           ▲   │

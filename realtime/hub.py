@@ -21,8 +21,8 @@ from realtime.entry import Entry
 from realtime.errors import CursorReset
 from realtime.filters import Filter
 from realtime.history import History
+from realtime.index import Index
 from realtime.lane import Lane, LaneKey
-from realtime.lane_index import LaneIndex
 from realtime.memberships import KIND as MEMBERSHIP
 from realtime.memberships import Memberships
 from realtime.point import ORIGIN, Point
@@ -75,7 +75,7 @@ class Hub:
         """Whether its reader has what the stream has; said by the reader."""
         self.history = History(ORIGIN, self._limits.ring_entries, self._limits.ring_bytes)
         self.memberships = Memberships()
-        self._index = LaneIndex()
+        self._index: Index[Lane] = Index()
         self._lanes: dict[LaneKey, Lane] = {}
         self._woken: dict[Lane, None] = {}
         self._filled: dict[Lane, None] = {}
@@ -161,7 +161,7 @@ class Hub:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key, self._position)
-            self._index.add(lane)
+            self._index.add(lane.filter, lane)
         subscriber.join(lane)
 
     def detach(self, subscriber: Subscriber) -> None:
@@ -189,7 +189,7 @@ class Hub:
             return
         del self._lanes[lane.key]
         self._filled.pop(lane, None)
-        self._index.discard(lane)
+        self._index.remove(lane.filter, lane)
 
     async def reached(self, sequence: int) -> None:
         """Waits until everything up to ``sequence`` was released."""
@@ -243,7 +243,11 @@ class Hub:
         if subject is None:
             self._read_mark(entry)
             return point
-        for lane in self._index.lanes_of(entry, subject, self.memberships):
+        if entry.is_truncation:
+            lanes = self._index.of_kind(subject.kind)
+        else:
+            lanes = self._index.find(subject, self.memberships)
+        for lane in lanes:
             if lane.is_selective and not self._admits(lane, entry):
                 continue
             if not lane.has_room(len(entry.frame)):

@@ -36,7 +36,6 @@ MODULES = (
     "realtime.terms",
     "realtime.frames",
     "realtime.lane",
-    "realtime.lane_index",
     "realtime.backlog",
     "realtime.controls",
     "realtime.turn",
