@@ -6,11 +6,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
 import psycopg
 import pytest
 
 from bridge.settings import BridgeSettings
-from protos.events.v1 import read_pb2
+from protos.events.v1 import read_pb2, read_pb2_grpc
 from realtime.client import Client, after, earliest
 from realtime.cursor import Cursor, WalCursor, decode_token, text_to_bytes
 from realtime.errors import CursorInvalid, CursorReset
@@ -90,6 +91,22 @@ async def test_without_a_bridge_postgres_is_read_in_time(
         found = await client.get_user(user, min_cursor=token)
         assert (found.user.display_name, found.source) == ("new", POSTGRES)
         assert time.monotonic() - began < 15
+
+
+async def test_the_calls_deadline_is_kept(bridge_settings: BridgeSettings, redis_url: str) -> None:
+    dsn = bridge_settings.postgres_dsn
+    async with running(bridge_settings):
+        user = new_user(dsn)
+    token = text_to_bytes(one(dsn, "SELECT zephyr_cursor()"))
+    async with (
+        serving(bridge_settings.nats_url, postgres_dsn=dsn, redis_url=redis_url) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub = read_pb2_grpc.ReadServiceStub(channel)
+        request = read_pb2.GetUserRequest(id=user, min_cursor=token)
+        # Nobody marks: the token is never passed, and Postgres has it.
+        found = await stub.GetUser(request, timeout=3)
+        assert (found.user.id, found.source) == (user, POSTGRES)
 
 
 async def test_without_a_cache_postgres_is_read(bridge_settings: BridgeSettings) -> None:
