@@ -150,7 +150,7 @@ class PublishStream:
             raise ArgumentInvalid(
                 "events", f"it has {len(events)} events, at most {_MOST_EVENTS} are possible"
             )
-        keeps_rules = rules.holds(request.events)
+        keeps_rules = rules.request_holds(request.events)
         assert self._line is not None
         for at in range(0, len(events), _SLICE):
             items = [self._item(event, keeps_rules) for event in events[at : at + _SLICE]]
