@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,8 +18,10 @@ from realtime.broadcast.audience import Audience
 from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError, Unavailable
 from tests.fixtures.broadcasts import broadcast, typing
 from tests.fixtures.eventually import eventually
-from tests.fixtures.raw_stream import earliest, raw_stream
-from tests.fixtures.realtime_server import serving
+from tests.fixtures.raw_stream import earliest, raw_stream, snapshot
+from tests.fixtures.realtime_server import ServerProcess, serving
+from tests.fixtures.snapshot_kit import FILL, SnapshotKit, whole
+from tests.fixtures.stream_reader import Reader
 from tests.fixtures.stream_writer import STREAM, Change, StreamWriter, new_id
 from zephyr.stack.nats import NatsServer
 
@@ -60,6 +63,50 @@ async def test_a_broadcast_through_one_server_reaches_the_listeners_of_both(
         assert near["a"].sequences == near["not asked for"].sequences == [stored[0].sequence]
         assert not near["not asked for"].broadcasts + near["elsewhere"].broadcasts
         assert await last_sequence(writer) == 2, "nothing of it is stored"
+
+
+async def test_two_processes_hear_each_other(
+    nats_server: NatsServer, writer: StreamWriter, tmp_path: Path
+) -> None:
+    servers = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        servers.append(ServerProcess(tmp_path / name, nats_server.url))
+    try:
+        for server in servers:
+            await server.start()
+        one, two = (server.address for server in servers)
+        async with raw_stream(one) as near, raw_stream(two) as far:
+            for stream in (near, far):
+                await stream.open("a", broadcasts=True)
+            await broadcast(one, typing(ONE, "from-one"))
+            await broadcast(two, typing(ONE, "from-two"))
+            for stream in (near, far):
+                await stream.until(lambda s=stream: len(s["a"].broadcasts) == 2)  # type: ignore[misc]
+                assert {event.subject for event in stream["a"].broadcasts} == {"from-one", "from-two"}
+        assert await last_sequence(writer) == 0
+    finally:
+        for server in servers:
+            await server.kill()
+
+
+async def test_who_receives_a_snapshot_gets_them_too(
+    snapshot_kit: SnapshotKit, stream_reader: Reader
+) -> None:
+    """That the frames join is held by the stream's own account."""
+    snapshot_kit.execute(*FILL)
+    await stream_reader.caught_up(snapshot_kit.dsn)
+    stream = snapshot_kit.stream
+    await stream.open("a", start=snapshot(20), broadcasts=True)
+    for number in range(50):
+        payload = Event(id=str(number), type="note.typing").SerializeToString()
+        await stream_reader.client.publish(
+            fmt.live_subject(ONE, "note", "n"), payload, headers={fmt.VERB: "typing"}
+        )
+    await whole(stream, "a")
+    await stream.until(lambda: len(stream["a"].broadcasts) + stream["a"].dropped == 50)
+    assert len(stream["a"].items) > 2000
+    assert not stream["a"].events
 
 
 async def test_filters_and_masks_hold_for_broadcasts(nats_server: NatsServer, writer: StreamWriter) -> None:
