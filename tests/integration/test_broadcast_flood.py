@@ -145,8 +145,7 @@ async def until_refused(address: str) -> int:
     for taken in range(1000):
         try:
             await broadcast(address, typing(ONE, f"n{taken}", 60_000))
-        except Unavailable as error:
-            assert "takes no broadcasts now" in error.message
+        except Unavailable:
             return taken
     raise AssertionError("everything was taken")
 
