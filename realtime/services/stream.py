@@ -234,7 +234,7 @@ class ClientStream:
         except ArgumentInvalid as exc:
             self._end(subscriber, pb.Closed(error=to_error(exc)))
         if self._row is not None:
-            self._row.wake()
+            self._row.look()
 
     def _progress(self, request: pb.ProgressQuery) -> None:
         subscriber = self._subscribers.get(request.subscription_id)
