@@ -65,6 +65,11 @@ class Row:
         self._has_turn = True
         self._on_waiting()
 
+    def look(self) -> None:
+        """What could not be sent a moment ago may be now: there is credit, or a policy's answer. No turn of its own."""
+        if self._waiting:
+            self._on_waiting()
+
     def next_frame(self) -> bytes | None:
         """The next frame, encoded; None when none may be sent now."""
         self._stored = 0

@@ -6,7 +6,6 @@ it: under a policy the caller's scope is asked as for a subscription.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
 from typing import Any
 
@@ -16,8 +15,7 @@ from google.protobuf.message import DecodeError
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.publish_pb2 import BroadcastRequest, BroadcastResponse
-from realtime.auth.checks import authenticate, raise_if_expired, token_of
-from realtime.auth.policy import AllowAll, Caller, Policy
+from realtime.auth.policy import Caller
 from realtime.auth.read_access import Metadata, ReadAccess
 from realtime.broadcast.check import check_size, make_broadcast
 from realtime.broadcast.sender import Sender
@@ -31,12 +29,9 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class Broadcasting:
     """Serves Broadcast. ``kinds`` are those that an event may be of, ``max_bytes`` the most that one may have."""
 
-    def __init__(
-        self, sender: Sender, kinds: Collection[str], policy: Policy, access: ReadAccess, max_bytes: int
-    ) -> None:
+    def __init__(self, sender: Sender, kinds: Collection[str], access: ReadAccess, max_bytes: int) -> None:
         self._sender = sender
         self._kinds = frozenset(kinds)
-        self._policy = policy
         self._access = access
         self._max_bytes = max_bytes
 
@@ -60,23 +55,16 @@ class Broadcasting:
             request = BroadcastRequest.FromString(data)
         except DecodeError as exc:
             raise ArgumentInvalid("request", "it is no BroadcastRequest") from exc
-        caller = await self._caller(metadata)
+        caller = await self._access.caller(metadata)
         event = make_broadcast(request.event, self._kinds, caller.id)
         payload = event.SerializeToString()
         check_size(payload, self._max_bytes)
-        await self._check_scope(metadata, event)
+        await self._check_scope(metadata, caller, event)
         await self._sender.send(event, payload)
 
-    async def _caller(self, metadata: Metadata) -> Caller:
-        if isinstance(self._policy, AllowAll):
-            return Caller()
-        caller = await authenticate(self._policy, token_of(metadata))
-        raise_if_expired(caller, time.time())
-        return caller
-
-    async def _check_scope(self, metadata: Metadata, event: Event) -> None:
+    async def _check_scope(self, metadata: Metadata, caller: Caller, event: Event) -> None:
         kind, workspace = event.type.partition(".")[0], event.workspace_id
-        allowed = await self._access.entity(metadata, kind, event.subject)
+        allowed = await self._access.entity(metadata, kind, event.subject, caller)
         try:
             # What belongs to no workspace reaches those that its entity, a user, is a member of.
             allowed.check(None if workspace == fmt.NONE else workspace)

@@ -281,7 +281,7 @@ class ClientStream:
         except ArgumentInvalid as exc:
             self._end(subscriber, pb.Closed(error=to_error(exc)))
         if self._sender.row is not None:
-            self._sender.row.wake()
+            self._sender.row.look()
 
     def _progress(self, request: pb.ProgressQuery) -> None:
         subscriber = self._subscribers.get(request.subscription_id)

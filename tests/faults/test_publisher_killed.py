@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +29,8 @@ ROUNDS = 40 if LONG else 2
 EVENTS = 20_000 if LONG else 5_000
 KILLS = 6 if LONG else 3
 ENTITIES = 50
+FIRST_IN_FLIGHT, MOST_IN_FLIGHT = 4096, 16_384
+"""The server's windows."""
 
 
 @dataclass
@@ -128,3 +131,32 @@ async def test_each_event_is_stored_once_and_in_order(
     info = await writer.api(f"STREAM.INFO.{STREAM}", {"subjects_filter": "zephyr.>"})
     events = sum(count for subject, count in info["state"]["subjects"].items() if subject.endswith(".event"))
     assert events == sum(producer.events for producer in producers), story
+
+
+async def test_a_broker_that_stands_still_slows_who_publishes(
+    nats_server: NatsServer, writer: StreamWriter, server_process: ServerProcess
+) -> None:
+    await server_process.start()
+    assert nats_server.pid is not None
+    async with Client(server_process.address) as client, client.publisher("p") as publisher:
+        await (await publisher.publish(draft(kind="note", entity="first", verb="shared")))
+        given = 1
+
+        async def publish() -> None:
+            nonlocal given
+            for number in range(MOST_IN_FLIGHT + 5_000):
+                await publisher.publish(draft(kind="note", entity=f"e{number % ENTITIES}", verb="shared"))
+                given += 1
+
+        os.kill(nats_server.pid, signal.SIGSTOP)
+        try:
+            publishing = asyncio.create_task(publish())
+            await eventually(lambda: publisher.waiting >= FIRST_IN_FLIGHT, timeout=30)
+            # It waits: nothing is taken beyond the window, however long it lasts.
+            assert given - 1 == publisher.waiting <= MOST_IN_FLIGHT
+            assert not publishing.done()
+        finally:
+            os.kill(nats_server.pid, signal.SIGCONT)
+        await publishing
+        await publisher.flush()
+        assert publisher.reached == given

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from protos.common.v1 import error_pb2 as codes
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.publish_pb2 import NewEvent
 from protos.models.v1.note_pb2 import Note
 from realtime.broadcast.audience import Audience
-from realtime.errors import ArgumentInvalid, LimitExceeded, RealtimeError, Unavailable
-from tests.fixtures.broadcasts import broadcast, typing
+from realtime.errors import Unavailable
+from tests.fixtures.broadcasts import broadcast, last_sequence, typing
 from tests.fixtures.eventually import eventually
-from tests.fixtures.raw_stream import earliest, raw_stream
-from tests.fixtures.realtime_server import serving
-from tests.fixtures.stream_writer import STREAM, Change, StreamWriter, new_id
+from tests.fixtures.raw_stream import earliest, raw_stream, snapshot
+from tests.fixtures.realtime_server import ServerProcess, serving
+from tests.fixtures.snapshot_kit import FILL, SnapshotKit, whole
+from tests.fixtures.stream_reader import Reader
+from tests.fixtures.stream_writer import Change, StreamWriter, new_id
 from zephyr.stack.nats import NatsServer
 
 ONE, TWO = new_id(), new_id()
-
-
-async def last_sequence(writer: StreamWriter) -> int:
-    answer = await writer.api(f"STREAM.INFO.{STREAM}")
-    return int(answer["state"]["last_seq"])
 
 
 async def test_a_broadcast_through_one_server_reaches_the_listeners_of_both(
@@ -60,6 +57,50 @@ async def test_a_broadcast_through_one_server_reaches_the_listeners_of_both(
         assert near["a"].sequences == near["not asked for"].sequences == [stored[0].sequence]
         assert not near["not asked for"].broadcasts + near["elsewhere"].broadcasts
         assert await last_sequence(writer) == 2, "nothing of it is stored"
+
+
+async def test_two_processes_hear_each_other(
+    nats_server: NatsServer, writer: StreamWriter, tmp_path: Path
+) -> None:
+    servers = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        servers.append(ServerProcess(tmp_path / name, nats_server.url))
+    try:
+        for server in servers:
+            await server.start()
+        one, two = (server.address for server in servers)
+        async with raw_stream(one) as near, raw_stream(two) as far:
+            for stream in (near, far):
+                await stream.open("a", broadcasts=True)
+            await broadcast(one, typing(ONE, "from-one"))
+            await broadcast(two, typing(ONE, "from-two"))
+            for stream in (near, far):
+                await stream.until(lambda s=stream: len(s["a"].broadcasts) == 2)  # type: ignore[misc]
+                assert {event.subject for event in stream["a"].broadcasts} == {"from-one", "from-two"}
+        assert await last_sequence(writer) == 0
+    finally:
+        for server in servers:
+            await server.kill()
+
+
+async def test_who_receives_a_snapshot_gets_them_too(
+    snapshot_kit: SnapshotKit, stream_reader: Reader
+) -> None:
+    """That the frames join is held by the stream's own account."""
+    snapshot_kit.execute(*FILL)
+    await stream_reader.caught_up(snapshot_kit.dsn)
+    stream = snapshot_kit.stream
+    await stream.open("a", start=snapshot(20), broadcasts=True)
+    for number in range(50):
+        payload = Event(id=str(number), type="note.typing").SerializeToString()
+        await stream_reader.client.publish(
+            fmt.live_subject(ONE, "note", "n"), payload, headers={fmt.VERB: "typing"}
+        )
+    await whole(stream, "a")
+    await stream.until(lambda: len(stream["a"].broadcasts) + stream["a"].dropped == 50)
+    assert len(stream["a"].items) > 2000
+    assert not stream["a"].events
 
 
 async def test_filters_and_masks_hold_for_broadcasts(nats_server: NatsServer, writer: StreamWriter) -> None:
@@ -158,95 +199,6 @@ async def test_who_catches_up_gets_them_too(nats_server: NatsServer, writer: Str
         await broadcast(address, typing(ONE))
         await stream.until(lambda: stream["a"].broadcasts and len(stream["a"].events) == 50)
         assert stream["a"].sequences == list(range(1, 51))
-
-
-@pytest.mark.parametrize(
-    ("event", "field"),
-    [
-        (NewEvent(workspace_id="x", kind="note", entity_id="a", verb="typing"), "event.workspace_id"),
-        (NewEvent(kind="note", entity_id="a", verb="typing"), "event.workspace_id"),
-        (NewEvent(workspace_id=ONE, kind="cat", entity_id="a", verb="typing"), "event.kind"),
-        (NewEvent(workspace_id=ONE, kind="note", entity_id="a.b", verb="typing"), "event.entity_id"),
-        (NewEvent(workspace_id=ONE, kind="note", entity_id="_", verb="typing"), "event.entity_id"),
-        (NewEvent(workspace_id=ONE, kind="note", entity_id="a", verb="updated"), "event.verb"),
-        (NewEvent(workspace_id=ONE, kind="note", entity_id="a", verb="Typing"), "event.verb"),
-        (NewEvent(workspace_id=ONE, kind="note", entity_id="a", verb="typing", time=2**60), "event.time"),
-        (NewEvent(workspace_id=ONE, kind="user", entity_id="a", verb="t", note=Note()), "event.note"),
-    ],
-)
-async def test_what_cannot_be_broadcast_is_refused_with_its_field(
-    nats_server: NatsServer, writer: StreamWriter, event: NewEvent, field: str
-) -> None:
-    async with serving(nats_server.url) as address:
-        with pytest.raises(ArgumentInvalid) as caught:
-            await broadcast(address, event)
-        assert [name for name, _ in caught.value.violations] == [field]
-        await broadcast(address, typing(ONE))
-
-
-async def test_what_is_too_large_and_what_is_no_request(
-    nats_server: NatsServer, writer: StreamWriter
-) -> None:
-    async with serving(nats_server.url, broadcast_bytes=1000) as address:
-        await broadcast(address, typing(ONE, size=500))
-        with pytest.raises(LimitExceeded, match="at most 1000 are possible") as caught:
-            await broadcast(address, typing(ONE, size=1000))
-        assert caught.value.code == codes.ERROR_CODE_RESOURCE_EXHAUSTED
-        with pytest.raises(ArgumentInvalid, match="no BroadcastRequest"):
-            await broadcast(address, b"\xff")
-
-
-async def test_garbage_on_the_subject_passes_without_harm(
-    nats_server: NatsServer, writer: StreamWriter
-) -> None:
-    async with serving(nats_server.url, broadcast_bytes=1000) as address, raw_stream(address) as stream:
-        await stream.open("a", broadcasts=True)
-        good = Event(type="note.typing", subject="x", workspace_id=ONE).SerializeToString()
-        place = fmt.live_subject(ONE, "note", "x")
-        verb = {fmt.VERB: "typing"}
-        for subject, payload, headers in (
-            (place, good, None),
-            (place, good, {fmt.VERB: "truncated"}),
-            (place, b"\xff\xff", verb),
-            (place, Event(id="x" * 1000).SerializeToString(), verb),
-            ("zephyr-live.0.a.b.c", b"", verb),
-            (f"zephyr-live.0.{ONE}.note.\N{GREEK SMALL LETTER ALPHA}", good, verb),
-            ("zephyr-live.0.a", good, verb),
-            (place, good, verb),
-        ):
-            await writer.connection.publish(subject, payload, headers=headers)
-        await stream.until(lambda: any(e.subject == "x" for e in stream["a"].broadcasts))
-        # An empty payload is an event without anything in it.
-        assert [event.subject for event in stream["a"].broadcasts] == ["", "x"]
-        assert await last_sequence(writer) == 0
-
-
-async def test_the_broker_goes_and_comes_again(nats_server: NatsServer, writer: StreamWriter) -> None:
-    async with serving(nats_server.url) as address, raw_stream(address) as stream:
-        await stream.open("a", broadcasts=True)
-        await nats_server.stop()
-        before = typing(ONE, "lost")
-
-        async def is_refused() -> bool:
-            try:
-                await broadcast(address, before)
-            except Unavailable as error:
-                return "takes no broadcasts now" in error.message
-            return False
-
-        await eventually(is_refused)
-        await nats_server.start()
-
-        async def is_taken() -> bool:
-            try:
-                await broadcast(address, typing(ONE, "after"))
-            except RealtimeError:
-                return False
-            return True
-
-        await eventually(is_taken, timeout=20)
-        await stream.until(lambda: any(e.subject == "after" for e in stream["a"].broadcasts))
-        assert "closed" not in stream["a"].said
 
 
 async def test_any_reader_of_the_broker_sees_it(nats_server: NatsServer, writer: StreamWriter) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,19 +18,22 @@ from realtime.broadcast import receiver as receiving
 from realtime.broadcast.audience import Audience
 from realtime.broadcast.receiver import Receiver
 from realtime.broadcast.row import Row
+from realtime.errors import Unavailable
 from realtime.filters import Filter
 from realtime.limits import MailboxLimits
 from realtime.memberships import Memberships
 from realtime.point import ORIGIN
 from realtime.subscriber import Subscriber
 from realtime.terms import Terms
+from tests.fixtures.broadcasts import broadcast, typing
 from tests.fixtures.eventually import eventually
 from tests.fixtures.raw_stream import raw_stream
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_writer import Change, StreamWriter, new_id, sequences
 from zephyr.stack.nats import NatsServer
 
-PLACE = fmt.live_subject(new_id(), "note", "n")
+ONE = new_id()
+PLACE = fmt.live_subject(ONE, "note", "n")
 HEADERS = {fmt.VERB: "typing"}
 
 
@@ -39,15 +44,30 @@ async def flood(connection: NatsClient, first: int, count: int, size: int = 0) -
     await connection.flush(10)
 
 
+async def passed(writer: NatsClient, connection: NatsClient) -> None:
+    """Waits until all that was published before has come over a connection: a message behind it has. (nats-py's
+    flush says less: its ping may overtake what was published.)"""
+    subject, came = f"passed.{new_id()}", asyncio.Event()
+
+    async def heard(_: object) -> None:
+        came.set()
+
+    await connection.subscribe(subject, cb=heard)
+
+    async def is_heard() -> bool:
+        await writer.publish(subject)
+        return came.is_set()
+
+    await eventually(is_heard)
+
+
 @asynccontextmanager
 async def received(url: str, audience: Audience) -> AsyncIterator[Receiver]:
     connection = await nats.connect(url)
     receiver = Receiver(connection, audience, 64 * 1024)
     running = asyncio.ensure_future(receiver.run())
     try:
-        # Until the subscription stands, a broadcast is nobody's.
         await eventually(lambda: connection._subs)
-        await connection.flush()
         yield receiver
     finally:
         running.cancel()
@@ -66,8 +86,9 @@ async def test_what_the_server_cannot_follow_is_dropped_where_it_enters(
     writer = await nats.connect(nats_server.url)
     try:
         async with received(nats_server.url, audience) as receiver:
+            await passed(writer, receiver._connection)  # and its subscription stands
             await flood(writer, 0, 100)
-            await receiver._connection.flush()
+            await passed(writer, receiver._connection)
             assert not receiver._queue, "nobody listens, nothing is kept"
             row.open(subscriber)
             give = receiver._give
@@ -91,6 +112,7 @@ async def test_what_the_server_cannot_follow_is_dropped_where_it_enters(
             assert delivered == sorted(delivered)
             assert delivered[-1] == 3 * receiving._MAX_MESSAGES - 1, "the oldest are dropped"
             await flood(writer, 0, 200, 60_000)
+            await passed(writer, receiver._connection)
             await eventually(lambda: not receiver._queue)
             assert receiver._queue_bytes == 0
     finally:
@@ -133,3 +155,39 @@ async def test_a_listener_in_a_flood_gets_every_stored_event(
             assert not other["b"].broadcasts
     finally:
         await connection.close()
+
+
+async def until_refused(address: str) -> int:
+    """Broadcasts large events until the server takes no more; how many it took."""
+    for taken in range(1000):
+        try:
+            await broadcast(address, typing(ONE, f"n{taken}", 60_000))
+        except Unavailable:
+            return taken
+    raise AssertionError("everything was taken")
+
+
+async def test_a_broker_that_stands_still_takes_nothing_and_nothing_is_kept(
+    nats_server: NatsServer, writer: StreamWriter
+) -> None:
+    """What was handed over before may come late; what was refused never comes."""
+    async with serving(nats_server.url) as address, raw_stream(address) as stream:
+        await stream.open("a", broadcasts=True)
+        assert nats_server.pid is not None
+        os.kill(nats_server.pid, signal.SIGSTOP)
+        try:
+            taken = await until_refused(address)
+        finally:
+            os.kill(nats_server.pid, signal.SIGCONT)
+
+        async def is_taken() -> bool:
+            try:
+                await broadcast(address, typing(ONE, "after"))
+            except Unavailable:
+                return False
+            return True
+
+        await eventually(is_taken, timeout=20)
+        account = stream["a"]
+        await stream.until(lambda: any(event.subject == "after" for event in account.broadcasts))
+        assert f"n{taken}" not in {event.subject for event in account.broadcasts}

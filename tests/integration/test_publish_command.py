@@ -135,6 +135,18 @@ async def test_a_bad_line_is_named_and_ends_it(tmp_path: Path, bad: str, said: s
         assert [event.sequence for event in shop.stored] == [1, 2]
 
 
+async def test_a_refusal_is_told_while_no_further_line_comes() -> None:
+    shop = Shop()
+    async with scripted_publisher(shop.serve) as server:
+        process = await start(server.address)
+        assert process.stdin is not None
+        process.stdin.write((line(1) + "\n" + line(2, entityId="bad") + "\n").encode())
+        async with asyncio.timeout(30):
+            assert await process.wait() == 1  # standard input is still open
+        assert process.stderr is not None
+        assert b"line 2: event.entity_id: 'bad' is refused" in await process.stderr.read()
+
+
 async def test_bad_lines_can_be_passed_over(tmp_path: Path) -> None:
     shop = Shop()
     summary = tmp_path / "summary.json"

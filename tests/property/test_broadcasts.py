@@ -129,7 +129,7 @@ class Machine(RuleBasedStateMachine):
     def grant(self, data: st.DataObject) -> None:
         listener = data.draw(st.sampled_from(self.listeners))
         listener.subscriber.grant(1, None)
-        listener.row.wake()
+        listener.row.look()
 
     @rule(data=st.data())
     @precondition(lambda self: self.listeners)
@@ -148,7 +148,7 @@ class Machine(RuleBasedStateMachine):
         listener = data.draw(st.sampled_from(self.listeners))
         if may:
             self.allowed.add(listener.subscriber)
-            listener.row.wake()
+            listener.row.look()
         else:
             self.allowed.discard(listener.subscriber)
 

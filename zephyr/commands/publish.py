@@ -103,6 +103,8 @@ class _Publishing:
         self._skips_bad = skips_bad
         self._bar = bar
         self._under_way: deque[tuple[int, Publication]] = deque()
+        self._more = asyncio.Event()
+        self._is_refused = False
         self._began_at = time.monotonic()
         self._shown_at = 0.0
         self._last: Published | None = None
@@ -130,13 +132,16 @@ class _Publishing:
             ):
                 self.summary.producer = publisher.producer_id
                 reading = asyncio.create_task(self._read(file, publisher))
+                following = asyncio.create_task(self._follow(reading))
                 on_stop(lambda: self._stop(reading))
                 try:
                     await reading
                 except asyncio.CancelledError:
-                    if not self.is_stopped:
+                    if not self.is_stopped and not self._is_refused:
                         raise
                 finally:
+                    following.cancel()
+                    await asyncio.gather(following, return_exceptions=True)
                     try:
                         with suppress(PublishFailed):  # the lines say it, one by one
                             await publisher.flush()
@@ -147,6 +152,20 @@ class _Publishing:
     def _stop(self, reading: asyncio.Task[None]) -> None:
         self.is_stopped = True
         reading.cancel()
+
+    async def _follow(self, reading: asyncio.Task[None]) -> None:
+        """Takes results as they come, also while no line does; ends the reading at the first refusal."""
+        while True:
+            while not self._under_way:
+                self._more.clear()
+                await self._more.wait()
+            with suppress(RealtimeError):  # it is told below
+                await self._under_way[0][1]
+            self._settle()
+            if self.summary.bad_lines and not self._skips_bad:
+                self._is_refused = True
+                reading.cancel()
+                return
 
     async def _read(self, file: int, publisher: Publisher) -> None:
         begins_after = publisher.reached
@@ -160,13 +179,13 @@ class _Publishing:
                     self.summary.passed += 1
                     continue
                 self._under_way.append((line.number, await publisher.publish(event, sequence=sequence)))
+                self._more.set()
             except BadLine as exc:
                 self._bad(exc)
             except RealtimeError as exc:
                 if exc.exit_code != 2:  # not an argument of ours: the publisher is over
                     raise
                 self._bad(BadLine(line.number, _text(exc)))
-            self._settle()
             self._show(line)
             if self.summary.bad_lines and not self._skips_bad:
                 return
