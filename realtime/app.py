@@ -152,7 +152,7 @@ class Server:
                 server,
             )
             ListEvents(feed, settings.kinds, access).register(server)
-            Broadcasting(Sender(beside), settings.kinds, access, settings.broadcast_bytes).register(server)
+            Broadcasting(Sender(beside), publisher.drafter, access, settings.broadcast_bytes).register(server)
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
             reflection.enable_server_reflection(
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server

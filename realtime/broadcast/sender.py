@@ -8,8 +8,8 @@ import nats.errors
 from nats.aio.client import Client as NatsClient
 
 from protos.events.v1 import stream_format as fmt
-from protos.events.v1.event_pb2 import Event
 from realtime.errors import Unavailable
+from realtime.publish.commands import Message
 
 _MAX_PENDING_BYTES: Final = 1024 * 1024
 """What may wait for the socket: more of it means that the broker does not read."""
@@ -21,8 +21,8 @@ class Sender:
     def __init__(self, connection: NatsClient) -> None:
         self._connection = connection
 
-    async def send(self, event: Event, payload: bytes) -> None:
-        """Publishes an event, whose bytes are ``payload``, to whoever listens on any server.
+    async def send(self, message: Message) -> None:
+        """Gives an event, drafted as if it were stored, to whoever listens on any server.
 
         Raises:
             Unavailable: the broker is away, or does not take what is sent.
@@ -32,12 +32,14 @@ class Sender:
             raise Unavailable(
                 "the broker takes no broadcasts now", "broadcast the next one; this one is not kept"
             )
-        kind, _, verb = event.type.partition(".")
+        place = fmt.parse_subject(message.subject)
+        assert place is not None
+        headers = dict(line.split(": ", 1) for line in message.head.split("\r\n") if line)
         try:
             await connection.publish(
-                fmt.live_subject(event.workspace_id, kind, event.subject),
-                payload,
-                headers={fmt.ID: event.id, fmt.VERB: verb},
+                fmt.live_subject(place.workspace, place.kind, place.entity),
+                message.payload,
+                headers=headers,
             )
         except (nats.errors.Error, OSError) as exc:
             raise Unavailable(

@@ -212,7 +212,7 @@ async def test_any_reader_of_the_broker_sees_it(nats_server: NatsServer, writer:
     assert message.subject == f"zephyr-live.0.{ONE}.note.n"
     assert message.headers == {"Zephyr-Id": event.id, "Zephyr-Verb": "typing"}
     assert (event.type, event.workspace_id, event.subject) == ("note.typing", ONE, "n")
-    assert event.source == "/zephyr/broadcast"
+    assert event.source == "/publisher/_"
     assert not event.HasField("commit")
 
 

@@ -27,7 +27,6 @@ ONE = new_id()
         (NewEvent(kind="note", entity_id="a", verb="typing"), "event.workspace_id"),
         (NewEvent(workspace_id=ONE, kind="cat", entity_id="a", verb="typing"), "event.kind"),
         (NewEvent(workspace_id=ONE, kind="note", entity_id="a.b", verb="typing"), "event.entity_id"),
-        (NewEvent(workspace_id=ONE, kind="note", entity_id="_", verb="typing"), "event.entity_id"),
         (NewEvent(workspace_id=ONE, kind="note", entity_id="a", verb="updated"), "event.verb"),
         (NewEvent(workspace_id=ONE, kind="note", entity_id="a", verb="Typing"), "event.verb"),
         (NewEvent(workspace_id=ONE, kind="note", entity_id="a", verb="typing", time=2**60), "event.time"),

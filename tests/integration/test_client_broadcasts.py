@@ -31,7 +31,7 @@ async def test_broadcasts_among_events(nats_server: NatsServer, writer: StreamWr
     await writer.commit(*(Change(workspace=WORKSPACE) for _ in range(3)))
     note, when = new_id(), datetime(2026, 1, 2, tzinfo=UTC)
     async with (
-        serving(nats_server.url) as address,
+        serving(nats_server.url, publish_types="google.protobuf.StringValue") as address,
         Client(address) as client,
         client.subscribe(workspace=WORKSPACE, start=earliest(), broadcasts=True) as subscription,
     ):
