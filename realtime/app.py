@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from nats.aio.client import Client as NatsClient
 
-from protos.events.v1 import read_pb2, read_pb2_grpc, stream_pb2
+from protos.events.v1 import publish_pb2, read_pb2, read_pb2_grpc, stream_pb2
 from realtime.auth.load import load_policy
 from realtime.auth.policy import Policy
 from realtime.auth.read_access import ReadAccess
@@ -30,7 +30,16 @@ from realtime.hub import Hub, HubLimits
 from realtime.jetstream import StreamReader
 from realtime.projection import project
 from realtime.projector import Projector
+from realtime.publish.arrivals import Arrivals
+from realtime.publish.broker import Broker
+from realtime.publish.draft import Drafter
+from realtime.publish.payloads import load_payloads
+from realtime.publish.places import Places
+from realtime.publish.publisher import Publisher
+from realtime.publish.table import Producers
+from realtime.publish.window import Allowance
 from realtime.services.list_events import ListEvents
+from realtime.services.publish import PublishService
 from realtime.services.read import ReadService
 from realtime.services.stream_service import StreamService
 from realtime.settings import ServerSettings
@@ -45,7 +54,7 @@ _CONNECT_S = 5
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", 1024 * 1024),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.so_reuseport", 0),
@@ -53,6 +62,7 @@ _OPTIONS = (
 _SERVICES = (
     stream_pb2.DESCRIPTOR.services_by_name["StreamService"].full_name,
     read_pb2.DESCRIPTOR.services_by_name["ReadService"].full_name,
+    publish_pb2.DESCRIPTOR.services_by_name["PublisherService"].full_name,
 )
 
 
@@ -89,10 +99,19 @@ class Server:
             past = await _connect(settings.nats_url, lambda: None, "zephyr-server-past")
             stack.push_async_callback(past.close)
 
+            # And one for what is stored: answers must not stand in line either.
+            store_listener = _ConnectionListener()
+            store = await _connect(settings.nats_url, store_listener.connection_lost, "zephyr-server-publish")
+            stack.push_async_callback(store.close)
+
             hub = Hub(HubLimits(ring_entries=settings.ring_entries, ring_bytes=settings.ring_bytes))
             reader = StreamReader(connection, settings.stream)
-            source = Source(reader, hub, preload=settings.ring_entries // 4)
+            arrivals = Arrivals()
+            source = Source(reader, hub, preload=settings.ring_entries // 4, arrivals=arrivals)
             listener.source = source
+            publisher = await _publisher(settings, self._policy, store, arrivals)
+            store_listener.source = publisher.broker
+            stack.push_async_callback(publisher.broker.close)
             feed = Feed(
                 hub,
                 source,
@@ -105,10 +124,11 @@ class Server:
             )
             # The hub's memberships are others in another epoch.
             access = ReadAccess(self._policy, lambda user: hub.memberships.workspaces_of(user))  # noqa: PLW0108
+            publishing = PublishService(publisher)
             health_servicer = health.aio.HealthServicer()
 
             server = grpc.aio.server(options=(*_OPTIONS, *_keepalive(settings)))
-            server.add_generic_rpc_handlers((streams.handler(),))
+            server.add_generic_rpc_handlers((streams.handler(), publishing.handler()))
             read_pb2_grpc.add_ReadServiceServicer_to_server(
                 ReadService(cache, database, access=access), server
             )
@@ -124,11 +144,13 @@ class Server:
                 owned = [
                     tasks.create_task(source.run(), name="source"),
                     tasks.create_task(project(Projector(cache), feed), name="projector"),
+                    tasks.create_task(publisher.producers.run(), name="producers"),
                 ]
                 try:
                     await self._serve(source, health_servicer, address, on_serving)
                     await health_servicer.enter_graceful_shutdown()
                     streams.drain()
+                    publishing.drain()
                     log.info("draining", streams=streams.streams, at_most_s=settings.drain_s)
                 finally:
                     await server.stop(settings.drain_s)
@@ -161,11 +183,32 @@ class Server:
 class _ConnectionListener:
     """Who is told that the connection broke. The connection is there before its reader is."""
 
-    source: Source | None = None
+    source: Source | Broker | None = None
 
     def connection_lost(self) -> None:
         if self.source is not None:
             self.source.connection_lost()
+
+
+async def _publisher(
+    settings: ServerSettings, policy: Policy, connection: NatsClient, arrivals: Arrivals
+) -> Publisher:
+    """What publishes. Its reader asks over the connection that it stores by."""
+    broker = Broker(connection)
+    await broker.open()
+    reader = StreamReader(connection, settings.stream)
+    payloads = load_payloads(settings.publish_types, settings.publish_descriptors)
+    drafter = Drafter(settings.kinds, payloads, settings.publish_max_bytes)
+    drafter.bounded_by(broker.max_payload)
+    return Publisher(
+        broker,
+        Producers(broker, reader, arrivals),
+        Places(arrivals, reader),
+        reader,
+        drafter,
+        policy,
+        Allowance(settings.publish_window_bytes),
+    )
 
 
 async def _connect(url: str, on_lost: Callable[[], None], name: str = "zephyr-server") -> NatsClient:

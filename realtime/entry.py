@@ -39,7 +39,7 @@ _parse = Event.FromString
 
 class Entry:
     """A stored message, never changed. ``subject`` is None for Zephyr's own marks, which are never delivered; their
-    ``verb`` is ``position`` or ``owner``."""
+    ``verb`` is which: ``position``, ``owner``, ``producer``, …"""
 
     __slots__ = (
         "_changed",
@@ -107,9 +107,19 @@ class Entry:
         return self.subject is None
 
     @property
+    def is_row(self) -> bool:
+        """Whether it says something of a row's state: a domain event never does, whatever its verb is."""
+        return self.subject is not None and self.subject.suffix == "row"
+
+    @property
+    def is_truncation(self) -> bool:
+        """Whether all rows of its kind went, which concerns every workspace."""
+        return self.verb == fmt.TRUNCATED and self.is_row
+
+    @property
     def stands_alone(self) -> bool:
         """Whether it says what a snapshot found of a row: no transaction is open at that place."""
-        return self.verb == fmt.READ and self.subject is not None and self.subject.suffix == "row"
+        return self.verb == fmt.READ and self.is_row
 
 
 def make_entry(
@@ -184,7 +194,7 @@ def _make(
     except ValueError:
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
     if parsed is None:
-        return Entry(sequence, timestamp_ns, None, subject.rpartition(".")[2], None, payload, b"")
+        return Entry(sequence, timestamp_ns, None, fmt.mark_of(subject), None, payload, b"")
     if not verb:
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
     where = _SEQUENCE_TAG + varint(sequence) + _CURSOR_HEAD + encode_cursor(epoch, sequence, timestamp_ns)

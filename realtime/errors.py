@@ -17,6 +17,10 @@
         │   └── PastGone        a list begins before what the stream still holds
         ├── NotFound            there is no such entity
         ├── LimitExceeded       too many or too much
+        ├── VersionConflict     an entity's domain events are not at the version that was expected
+        ├── ProducerFenced      another session of the producer began
+        ├── AlreadyStored       the event was stored before, so long ago that its place is not known any more
+        ├── SequencePassed      the producer's events are beyond this one, which was never stored
         └── Unavailable         try again later
 
 Every error is one sentence that names the cause, and a ``mend`` that says what to do.
@@ -179,6 +183,63 @@ class LimitExceeded(RequestError):
 
     code = codes.ERROR_CODE_RESOURCE_EXHAUSTED
     reason = "LIMIT_EXCEEDED"
+
+
+class VersionConflict(RequestError):
+    """An entity's domain events are not at the version that was expected.
+
+    ``conflicts`` are triples of the event's field in the request, the version that there is, and its cursor
+    (empty without one). A list that is too long for a status is cut; the text says how many there are.
+    """
+
+    code = codes.ERROR_CODE_ABORTED
+    reason = "VERSION_CONFLICT"
+    conflicts: Sequence[tuple[str, int, bytes]] = ()
+
+    def __init__(self, conflicts: Sequence[tuple[str, int, bytes]]) -> None:
+        field, version, _ = conflicts[0]
+        more = f"; {len(conflicts)} events conflict" if len(conflicts) > 1 else ""
+        super().__init__(
+            f"{field}: the entity's domain events are at version {version}{more}",
+            "decide anew by what was published since, and expect that version",
+        )
+        self.conflicts = tuple(conflicts)
+
+
+class ProducerFenced(RequestError):
+    """Another session of the producer began; what this one still sends is refused."""
+
+    code = codes.ERROR_CODE_ABORTED
+    reason = "PRODUCER_FENCED"
+
+    def __init__(self, producer: str, session: int) -> None:
+        super().__init__(
+            f"session {session} of the producer {producer!r} is not the present one",
+            "let the other session go on, or open anew to take over",
+        )
+
+
+class AlreadyStored(RequestError):
+    """The event was stored before, so long ago that its place is not known any more."""
+
+    code = codes.ERROR_CODE_ALREADY_EXISTS
+    reason = "ALREADY_STORED"
+
+    def __init__(self) -> None:
+        super().__init__("it was stored so long ago that its place is not known any more", "go on")
+
+
+class SequencePassed(RequestError):
+    """The producer's events are beyond this one, and it is not among them."""
+
+    code = codes.ERROR_CODE_FAILED_PRECONDITION
+    reason = "SEQUENCE_PASSED"
+
+    def __init__(self, sequence: int, reached: int) -> None:
+        super().__init__(
+            f"the producer reached {reached}, and {sequence} was not stored with what stands before it",
+            f"send it with a sequence above {reached}",
+        )
 
 
 class Unavailable(RequestError):

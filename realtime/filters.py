@@ -58,7 +58,7 @@ class Filter:
     def admits(self, entry: Entry) -> bool:
         """What the keys do not say: whether the verb is wanted, and of an update what it changed."""
         verb = entry.verb
-        if verb == fmt.TRUNCATED:
+        if entry.is_truncation:
             return True
         if self.verbs and verb not in self.verbs:
             return False
@@ -69,7 +69,7 @@ class Filter:
         subject = entry.subject
         if subject is None or (self.kinds and subject.kind not in self.kinds):
             return False
-        if entry.verb == fmt.TRUNCATED:
+        if entry.is_truncation:
             return True
         if self.entities and subject.entity not in self.entities:
             return False

@@ -262,7 +262,7 @@ class Hub:
     def _matching(self, entry: Entry, subject: fmt.Subject) -> list[Lane]:
         """Which lanes get the entry, each once: the work depends on the matches alone."""
         found: dict[Lane, None] = {}
-        if entry.verb == fmt.TRUNCATED:
+        if entry.is_truncation:
             for each in (subject.kind, None):
                 found.update(self._by_kind.get(each, {}))
             return list(found)

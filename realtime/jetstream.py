@@ -8,6 +8,7 @@ fast. Source: the NATS documentation, "JetStream wire API reference", and ADR-31
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import dataclass
 from time import gmtime, strftime
 from typing import Any
@@ -40,6 +41,15 @@ class StreamState:
     """0 when the stream is empty."""
     last_timestamp_ns: int = 0
     """Of the last message that was stored, though it may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastMessage:
+    """The last message of a subject."""
+
+    sequence: int
+    timestamp_ns: int
+    payload: bytes
 
 
 class StreamReader:
@@ -152,6 +162,15 @@ class StreamReader:
                 "start the bridge, or name the stream with ZEPHYR_STREAM",
             )
         raise SourceUnavailable(f"the broker refused {request}: {error.get('description')}")
+
+    async def last(self, subject: str) -> LastMessage | None:
+        """The last message of a subject, as the leader has it; None when there is none."""
+        message = await self._message({"last_by_subj": subject})
+        if message is None:
+            return None
+        return LastMessage(
+            int(message["seq"]), parse_time_ns(message["time"]), base64.b64decode(message.get("data", ""))
+        )
 
     async def _message(self, query: dict[str, Any]) -> dict[str, Any] | None:
         """One message, as the leader gives it; None when there is none."""

@@ -34,7 +34,8 @@ class Memberships:
         """Takes in what begins in a run of entries; called before they are matched."""
         for entry in entries:
             subject = entry.subject
-            if subject is not None and subject.kind == KIND and entry.verb in fmt.STATES:
+            # A domain event of a membership makes nobody a member.
+            if subject is not None and subject.kind == KIND and entry.is_row and entry.verb in fmt.STATES:
                 user = _user_of(entry)
                 if user is not None:
                     self._forget(subject.workspace, subject.entity, entry.sequence)
@@ -46,7 +47,7 @@ class Memberships:
         """Takes in what ends in a run of entries; called after they were matched."""
         for entry in entries:
             subject = entry.subject
-            if subject is None or subject.kind != KIND:
+            if subject is None or subject.kind != KIND or not entry.is_row:
                 continue
             if entry.verb in _ENDS:
                 if not self._forget(subject.workspace, subject.entity, entry.sequence):

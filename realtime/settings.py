@@ -38,6 +38,16 @@ class ServerSettings(BaseSettings):
         float, Field(ge=1, le=3600, validation_alias=_env("ZEPHYR_KEEPALIVE_TIMEOUT_S"))
     ] = 10
 
+    publish_types: Annotated[str, Field(validation_alias=_env("ZEPHYR_PUBLISH_TYPES"))] = ""
+    publish_descriptors: Annotated[str, Field(validation_alias=_env("ZEPHYR_PUBLISH_DESCRIPTORS"))] = ""
+    publish_max_bytes: Annotated[
+        int, Field(ge=1024, le=8 * _MIB, validation_alias=_env("ZEPHYR_PUBLISH_MAX_BYTES"))
+    ] = 8 * _MIB
+    publish_window_bytes: Annotated[
+        int, Field(ge=_MIB, validation_alias=_env("ZEPHYR_PUBLISH_WINDOW_BYTES"))
+    ] = 256 * _MIB
+    """Of all publishers' events together that wait to be stored."""
+
     policy: str = ""
     auth_warning_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_AUTH_WARNING_S"))] = 60
 

@@ -24,6 +24,7 @@ from realtime.hub import Hub
 from realtime.jetstream import StreamReader, StreamState
 from realtime.memberships import KIND as MEMBERSHIP
 from realtime.point import Point
+from realtime.publish.arrivals import Arrivals
 
 log = structlog.get_logger("source")
 
@@ -37,7 +38,10 @@ _MEMBERSHIPS = f"{fmt.ROOT}.{fmt.SHARD}.*.{MEMBERSHIP}.*.row"
 class Source:
     """Feeds a hub from a stream until it is cancelled."""
 
-    def __init__(self, reader: StreamReader, hub: Hub, preload: int = 10_000) -> None:
+    def __init__(
+        self, reader: StreamReader, hub: Hub, preload: int = 10_000, arrivals: Arrivals | None = None
+    ) -> None:
+        self._arrivals = arrivals or Arrivals()
         self._reader = reader
         self._hub = hub
         self._preload = preload
@@ -138,11 +142,15 @@ class Source:
             state = await self._reader.state()
             previous = whole[-1].sequence if whole else self._hub.head
             if state.first_sequence > previous + 1:
-                self._hub.take(whole)
+                self._hand_over(whole)
                 raise SourceUnavailable("retention passed this reader")
-        self._hub.take(entries)  # a hole that is younger than the oldest message: it was removed singly
+        self._hand_over(entries)  # a hole that is younger than the oldest message: it was removed singly
         self._note_progress()
         return False
+
+    def _hand_over(self, entries: list[Entry]) -> None:
+        self._hub.take(entries)
+        self._arrivals.take(entries)
 
     def _has_moved(self) -> None:
         self._moved.set()
@@ -203,6 +211,7 @@ class Source:
             config = {"deliver_policy": "last_per_subject", "filter_subject": _MEMBERSHIPS}
             await self._deliver(state.epoch, config, keep, ends_when_idle=True)
         self._hub.begin(state.epoch, Point(before, timestamp or 0, 0, 0, 0), memberships)
+        self._arrivals.begin(state.epoch, before)
 
     async def _deliver(
         self,

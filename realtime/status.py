@@ -9,6 +9,9 @@ the mend; ErrorInfo repeats the mend, so that a client gets both apart again.
 
 from __future__ import annotations
 
+import base64
+import re
+from collections.abc import Iterator
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
@@ -20,18 +23,22 @@ from grpc_status import rpc_status
 
 from protos.common.v1 import error_pb2 as codes
 from realtime.errors import (
+    AlreadyStored,
     ArgumentInvalid,
     CursorInvalid,
     CursorReset,
     LimitExceeded,
     NotFound,
     PermissionDenied,
+    ProducerFenced,
     RealtimeError,
     RequestError,
+    SequencePassed,
     SourceUnavailable,
     StoreUnavailable,
     Unauthenticated,
     Unavailable,
+    VersionConflict,
 )
 
 DOMAIN = "zephyr"
@@ -41,6 +48,9 @@ RETRY_S = 1
 _M = TypeVar("_M", bound=Message)
 _MEND = "mend"
 _MAX_TEXT = 2048  # a status travels in headers, which are bounded to 8 KiB
+_MAX_CONFLICTS = 30  # of some 130 bytes each, in the headers' coding
+_CONFLICT = re.compile(r"version (\d+), cursor (\S*)\Z")
+_CONFLICT_TYPE = "VERSION"
 
 _BY_REASON: dict[str, type[RequestError]] = {
     cls.reason: cls
@@ -52,6 +62,10 @@ _BY_REASON: dict[str, type[RequestError]] = {
         NotFound,
         LimitExceeded,
         Unavailable,
+        VersionConflict,
+        ProducerFenced,
+        AlreadyStored,
+        SequencePassed,
     )
 }
 _BY_CODE: dict[int, type[RequestError]] = {
@@ -77,6 +91,8 @@ def to_error(exc: BaseException) -> codes.Error:
             for field, description in error.violations
         ]
         details.append(rpc.BadRequest(field_violations=fields))
+    if isinstance(error, VersionConflict):
+        details.append(rpc.PreconditionFailure(violations=_conflicts(error)))
     if error.resource is not None:
         kind, name = error.resource
         details.append(rpc.ResourceInfo(resource_type=kind, resource_name=name))
@@ -116,6 +132,12 @@ def from_error(error: codes.Error) -> RequestError:
     result.reason = info.reason or cls.reason
     violations = _unpack(error, rpc.BadRequest()).field_violations
     result.violations = tuple((item.field, item.description) for item in violations)
+    if isinstance(result, VersionConflict):
+        result.conflicts = tuple(
+            (item.subject, int(found[1]), base64.b64decode(found[2]))
+            for item in _unpack(error, rpc.PreconditionFailure()).violations
+            if (found := _CONFLICT.match(item.description)) is not None
+        )
     resource = _unpack(error, rpc.ResourceInfo())
     result.resource = (resource.resource_type, resource.resource_name) if resource.resource_type else None
     return result
@@ -152,6 +174,12 @@ def _as_request_error(exc: BaseException) -> RequestError:
     result.code = codes.ERROR_CODE_INTERNAL
     result.reason = "INTERNAL"
     return result
+
+
+def _conflicts(error: VersionConflict) -> Iterator[rpc.PreconditionFailure.Violation]:
+    for field, version, cursor in error.conflicts[:_MAX_CONFLICTS]:
+        text = f"version {version}, cursor {base64.b64encode(cursor).decode()}"
+        yield rpc.PreconditionFailure.Violation(type=_CONFLICT_TYPE, subject=field, description=text)
 
 
 def _code(number: int) -> codes.ErrorCode.ValueType:

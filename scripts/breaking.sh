@@ -13,5 +13,10 @@ git cat-file -e main:buf.yaml 2>/dev/null && git cat-file -e main:protos 2>/dev/
     skip "main has no protos yet"
 
 echo 'buf: breaking changes against main'
-# The common folder, since in a linked work tree .git is a file.
-.venv/bin/buf breaking --against "$(git rev-parse --git-common-dir)#branch=main"
+images=$(mktemp -d)
+trap 'rm -rf "$images"' EXIT
+# As images, since one of the two may have vendored protos that the other has not. The common folder,
+# since in a linked work tree .git is a file.
+.venv/bin/buf build --path protos -o "$images/now.binpb"
+.venv/bin/buf build "$(git rev-parse --git-common-dir)#branch=main" --path protos -o "$images/main.binpb"
+.venv/bin/buf breaking "$images/now.binpb" --against "$images/main.binpb" --exclude-imports

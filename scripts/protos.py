@@ -1,8 +1,9 @@
 """Generates the Python of the contracts, or checks that the committed code is what they generate.
 
 Runs from the repository's root, so that a proto's import path is its Python package path and
-nothing is rewritten. Every proto gets messages and their stubs; one that has a service gets
-its gRPC code too.
+nothing of ours is rewritten. Every proto gets messages and their stubs; one that has a service gets
+its gRPC code too. The protos below ``vendor`` are imported by their own names, and their Python goes below
+``protos``, so that no top-level package of another's name is ours.
 
     python scripts/protos.py generate
     python scripts/protos.py check      ends with 1 and names each file that is missing, stale or left over
@@ -20,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = "protos"
+VENDOR = "vendor"
 _SERVICE = re.compile(r"^service\s+\w+", re.MULTILINE)
 _GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 
@@ -35,8 +37,22 @@ def compile_protos(target: Path) -> None:
     services = [
         name for name, path in zip(names, files, strict=True) if _SERVICE.search(path.read_text("utf-8"))
     ]
-    _protoc([f"--python_out={target}", f"--mypy_out=quiet:{target}"], names)
+    vendored = sorted(path.relative_to(ROOT / VENDOR) for path in (ROOT / VENDOR).rglob("*.proto"))
+    names_of_others = [path.as_posix() for path in vendored]
+    _protoc([f"--python_out={target}", f"--mypy_out=quiet:{target}"], [*names, *names_of_others])
     _protoc([f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}"], services)
+    _move_below_protos(target, vendored)
+
+
+def _move_below_protos(target: Path, vendored: list[Path]) -> None:
+    """Puts the Python of vendored protos in its place, and has the generated code import it from there."""
+    for top in {path.parts[0] for path in vendored}:
+        shutil.move(target / top, target / PROTOS / top)
+    tops = "|".join(sorted({re.escape(path.parts[0]) for path in vendored}))
+    imports = re.compile(rf"^from ((?:{tops})\.\S+ import )", re.MULTILINE)
+    for path in (target / PROTOS).rglob("*_pb2*.py"):
+        text = path.read_text("utf-8")
+        path.write_text(imports.sub(rf"from {PROTOS}.\1", text), "utf-8")
 
 
 def differences(fresh: Path, committed: Path) -> dict[str, str]:
@@ -62,7 +78,7 @@ def _protoc(outputs: list[str], names: list[str]) -> None:
     # The compiler looks its plugins up on PATH; those of this environment come first.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", "-I.", *outputs, *names],
+        [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"-I{VENDOR}", *outputs, *names],
         cwd=ROOT,
         env={**os.environ, "PATH": path},
         check=True,

@@ -52,6 +52,15 @@ async def scope_of(policy: Policy, caller: Caller, wanted: Filter) -> Scope:
     return await _ask(policy.scope(caller, wanted))
 
 
+async def publish_scope_of(policy: Policy, caller: Caller) -> Scope:
+    """Where a caller may publish.
+
+    Raises:
+        RealtimeError: what the policy says, or that it failed.
+    """
+    return await _ask(policy.publish(caller))
+
+
 def version_of(policy: Policy, caller: Caller) -> int:
     """The number of the caller's permissions.
 

@@ -7,7 +7,7 @@ import importlib
 from realtime.auth.policy import AllowAll, Policy
 from realtime.errors import SettingInvalid
 
-_METHODS = ("authenticate", "scope", "version", "watch")
+_METHODS = ("authenticate", "scope", "publish", "version", "watch")
 
 
 def load_policy(name: str) -> Policy:

@@ -48,8 +48,19 @@ class Policy(Protocol):
         """
         ...
 
+    async def publish(self, caller: Caller) -> Scope:
+        """Where the caller may publish domain events: in which workspaces (``_`` stands for none), and which kinds.
+        A policy that does not say it lets everybody publish everywhere. Asked at the opening of a stream and for
+        each call, and again when ``version`` changed.
+
+        Raises:
+            PermissionDenied: nowhere.
+        """
+        return Scope()
+
     def version(self, caller: Caller) -> int:
-        """Another number whenever ``scope`` may have another answer. Asked before every frame: it must be cheap."""
+        """Another number whenever ``scope`` or ``publish`` may have another answer. Asked before every frame, and for
+        every request that publishes: it must be cheap."""
         ...
 
     def watch(self, caller: Caller, changed: Callable[[], None]) -> Callable[[], None]:

@@ -32,6 +32,7 @@ from realtime.terms import Terms, amounts, compile_terms
 log = structlog.get_logger("stream")
 
 _NAME_BYTES = 64
+_REQUEST_BYTES = 1024 * 1024
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -114,6 +115,10 @@ class ClientStream:
             await self._serve(data)
 
     async def _serve(self, data: bytes) -> None:
+        if len(data) > _REQUEST_BYTES:
+            text = f"a request of {len(data)} bytes, at most {_REQUEST_BYTES} are possible"
+            self._refuse("", LimitExceeded(text, "ask for less at once"))
+            return
         try:
             request = pb.SubscribeRequest.FromString(data)
         except DecodeError:

@@ -196,7 +196,7 @@ async def test_bytes_that_are_no_request(stream: RawStream) -> None:
     await refused(stream, "", codes.ERROR_CODE_INVALID_ARGUMENT, "ARGUMENT_INVALID", "request")
 
 
-async def test_a_request_over_the_limit_ends_the_stream_alone(
+async def test_a_request_over_the_limit_is_refused_and_nothing_else_is(
     nats_server: NatsServer, writer: StreamWriter
 ) -> None:
     async with (
@@ -206,6 +206,9 @@ async def test_a_request_over_the_limit_ends_the_stream_alone(
     ):
         await other.open("a")
         await large.send(b"\x00" * (2 * 1024 * 1024))
+        await refused(large, "", codes.ERROR_CODE_RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+        # What gRPC itself does not take ends the stream.
+        await large.send(b"\x00" * (11 * 1024 * 1024))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await large.read()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

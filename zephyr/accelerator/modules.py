@@ -42,6 +42,12 @@ MODULES = (
     "realtime.hub",
     "realtime.handover",
     "realtime.services.turns",
+    "realtime.publish.arrivals",
+    "realtime.publish.commands",
+    "realtime.publish.item",
+    "realtime.publish.results",
+    "realtime.publish.draft",
+    "realtime.services.publish_results",
 )
 PACKAGES = ("protos", "bridge", "realtime")
 """Where their imports are looked for, when they are compiled."""

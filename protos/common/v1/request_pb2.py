@@ -22,15 +22,20 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from protos.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/common/v1/request.proto\x12\x10zephyr.common.v1\">\n\x0fRequestMetadata\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x13\n\x0btraceparent\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/common/v1/request.proto\x12\x10zephyr.common.v1\x1a\x1b\x62uf/validate/validate.proto\"\x9c\x01\n\x0fRequestMetadata\x12\x35\n\x0e\x63orrelation_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18(\x80\x02\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12R\n\x0btraceparent\x18\x02 \x01(\tB=\xbaH:r826^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.common.v1.request_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REQUESTMETADATA']._serialized_start=52
-  _globals['_REQUESTMETADATA']._serialized_end=114
+  _globals['_REQUESTMETADATA'].fields_by_name['correlation_id']._loaded_options = None
+  _globals['_REQUESTMETADATA'].fields_by_name['correlation_id']._serialized_options = b'\272H\032r\030(\200\0022\023^[^\\x00-\\x1f\\x7f]*$'
+  _globals['_REQUESTMETADATA'].fields_by_name['traceparent']._loaded_options = None
+  _globals['_REQUESTMETADATA'].fields_by_name['traceparent']._serialized_options = b'\272H:r826^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$'
+  _globals['_REQUESTMETADATA']._serialized_start=82
+  _globals['_REQUESTMETADATA']._serialized_end=238
 # @@protoc_insertion_point(module_scope)

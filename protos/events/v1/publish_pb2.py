@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
+from protos.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from protos.common.v1 import error_pb2 as protos_dot_common_dot_v1_dot_error__pb2
 from protos.common.v1 import request_pb2 as protos_dot_common_dot_v1_dot_request__pb2
 from protos.models.v1 import membership_pb2 as protos_dot_models_dot_v1_dot_membership__pb2
@@ -31,59 +32,87 @@ from protos.models.v1 import user_pb2 as protos_dot_models_dot_v1_dot_user__pb2
 from protos.models.v1 import workspace_pb2 as protos_dot_models_dot_v1_dot_workspace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/events/v1/publish.proto\x12\x10zephyr.events.v1\x1a\x19google/protobuf/any.proto\x1a\x1cprotos/common/v1/error.proto\x1a\x1eprotos/common/v1/request.proto\x1a!protos/models/v1/membership.proto\x1a\x1bprotos/models/v1/note.proto\x1a\x1bprotos/models/v1/user.proto\x1a protos/models/v1/workspace.proto\"\x86\x03\n\x08NewEvent\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tentity_id\x18\x03 \x01(\t\x12\x0c\n\x04verb\x18\x04 \x01(\t\x12\x0c\n\x04time\x18\x05 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x33\n\x08metadata\x18\x07 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\x12%\n\x05other\x18  \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12&\n\x04note\x18! \x01(\x0b\x32\x16.zephyr.models.v1.NoteH\x00\x12&\n\x04user\x18\" \x01(\x0b\x32\x16.zephyr.models.v1.UserH\x00\x12\x30\n\tworkspace\x18# \x01(\x0b\x32\x1b.zephyr.models.v1.WorkspaceH\x00\x12\x32\n\nmembership\x18$ \x01(\x0b\x32\x1c.zephyr.models.v1.MembershipH\x00\x42\x06\n\x04\x64\x61ta\"F\n\x0b\x45xpectation\x12\x11\n\x07version\x18\x01 \x01(\x04H\x00\x12\x15\n\x0blast_cursor\x18\x02 \x01(\x0cH\x00\x42\r\n\x0b\x65xpectation\"G\n\rProducerPlace\x12\x13\n\x0bproducer_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07session\x18\x03 \x01(\x04\"\xc9\x01\n\x0ePublishRequest\x12)\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1a.zephyr.events.v1.NewEvent\x12\x32\n\x0b\x65xpectation\x18\x02 \x01(\x0b\x32\x1d.zephyr.events.v1.Expectation\x12\x33\n\x08producer\x18\x03 \x01(\x0b\x32\x1f.zephyr.events.v1.ProducerPlaceH\x00\x12\x14\n\nrequest_id\x18\x04 \x01(\tH\x00\x42\r\n\x0bidempotency\";\n\x0fPublishResponse\x12(\n\x06stored\x18\x01 \x01(\x0b\x32\x18.zephyr.events.v1.Stored\"_\n\x06Stored\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x10\n\x08repeated\x18\x05 \x01(\x08\"\x9f\x01\n\x13PublishBatchRequest\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.zephyr.events.v1.BatchedEvent\x12\x33\n\x08producer\x18\x02 \x01(\x0b\x32\x1f.zephyr.events.v1.ProducerPlaceH\x00\x12\x14\n\nrequest_id\x18\x03 \x01(\tH\x00\x42\r\n\x0bidempotency\"m\n\x0c\x42\x61tchedEvent\x12)\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1a.zephyr.events.v1.NewEvent\x12\x32\n\x0b\x65xpectation\x18\x02 \x01(\x0b\x32\x1d.zephyr.events.v1.Expectation\"@\n\x14PublishBatchResponse\x12(\n\x06stored\x18\x01 \x03(\x0b\x32\x18.zephyr.events.v1.Stored\"\x85\x01\n\x14PublishStreamRequest\x12.\n\x04open\x18\x01 \x01(\x0b\x32\x1e.zephyr.events.v1.OpenProducerH\x00\x12\x32\n\x06\x65vents\x18\x02 \x01(\x0b\x32 .zephyr.events.v1.ProducedEventsH\x00\x42\t\n\x07request\"#\n\x0cOpenProducer\x12\x13\n\x0bproducer_id\x18\x01 \x01(\t\"A\n\x0eProducedEvents\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.zephyr.events.v1.ProducedEvent\"\x80\x01\n\rProducedEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12)\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1a.zephyr.events.v1.NewEvent\x12\x32\n\x0b\x65xpectation\x18\x03 \x01(\x0b\x32\x1d.zephyr.events.v1.Expectation\"\xaf\x02\n\x15PublishStreamResponse\x12\x32\n\x06opened\x18\x01 \x01(\x0b\x32 .zephyr.events.v1.ProducerOpenedH\x00\x12\x33\n\x07results\x18\x02 \x01(\x0b\x32 .zephyr.events.v1.PublishResultsH\x00\x12\x31\n\x06window\x18\x03 \x01(\x0b\x32\x1f.zephyr.events.v1.PublishWindowH\x00\x12\x32\n\x06\x63losed\x18\x04 \x01(\x0b\x32 .zephyr.events.v1.ProducerClosedH\x00\x12:\n\ngoing_away\x18\x05 \x01(\x0b\x32$.zephyr.events.v1.PublisherGoingAwayH\x00\x42\n\n\x08response\"c\n\x0eProducerOpened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0f\n\x07reached\x18\x02 \x01(\x04\x12/\n\x06window\x18\x03 \x01(\x0b\x32\x1f.zephyr.events.v1.PublishWindow\".\n\rPublishWindow\x12\x0e\n\x06\x65vents\x18\x01 \x01(\r\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"B\n\x0ePublishResults\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.zephyr.events.v1.PublishResult\"\xbc\x01\n\rPublishResult\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x06stored\x18\x02 \x01(\x0b\x32\x18.zephyr.events.v1.StoredH\x00\x12\x39\n\x0e\x61lready_stored\x18\x03 \x01(\x0b\x32\x1f.zephyr.events.v1.AlreadyStoredH\x00\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x17.zephyr.common.v1.ErrorH\x00\x42\x08\n\x06result\"\x0f\n\rAlreadyStored\"8\n\x0eProducerClosed\x12&\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x17.zephyr.common.v1.Error\",\n\x12PublisherGoingAway\x12\x16\n\x0eretry_after_ms\x18\x01 \x01(\r\"=\n\x10\x42roadcastRequest\x12)\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1a.zephyr.events.v1.NewEvent\"\x13\n\x11\x42roadcastResponse2\xfd\x02\n\x10PublisherService\x12N\n\x07Publish\x12 .zephyr.events.v1.PublishRequest\x1a!.zephyr.events.v1.PublishResponse\x12]\n\x0cPublishBatch\x12%.zephyr.events.v1.PublishBatchRequest\x1a&.zephyr.events.v1.PublishBatchResponse\x12\x64\n\rPublishStream\x12&.zephyr.events.v1.PublishStreamRequest\x1a\'.zephyr.events.v1.PublishStreamResponse(\x01\x30\x01\x12T\n\tBroadcast\x12\".zephyr.events.v1.BroadcastRequest\x1a#.zephyr.events.v1.BroadcastResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/events/v1/publish.proto\x12\x10zephyr.events.v1\x1a\x19google/protobuf/any.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cprotos/common/v1/error.proto\x1a\x1eprotos/common/v1/request.proto\x1a!protos/models/v1/membership.proto\x1a\x1bprotos/models/v1/note.proto\x1a\x1bprotos/models/v1/user.proto\x1a protos/models/v1/workspace.proto\"\xcc\x04\n\x08NewEvent\x12U\n\x0cworkspace_id\x18\x01 \x01(\tB?\xbaH<r:28^(_|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$\x12*\n\x04kind\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12\x30\n\tentity_id\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_-]{1,128}$\x12,\n\x04verb\x18\x04 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,63}$\x12\x15\n\x04time\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12,\n\x05\x61\x63tor\x18\x06 \x01(\tB\x1d\xbaH\x1ar\x18(\x80\x02\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x33\n\x08metadata\x18\x07 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\x12%\n\x05other\x18  \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12&\n\x04note\x18! \x01(\x0b\x32\x16.zephyr.models.v1.NoteH\x00\x12&\n\x04user\x18\" \x01(\x0b\x32\x16.zephyr.models.v1.UserH\x00\x12\x30\n\tworkspace\x18# \x01(\x0b\x32\x1b.zephyr.models.v1.WorkspaceH\x00\x12\x32\n\nmembership\x18$ \x01(\x0b\x32\x1c.zephyr.models.v1.MembershipH\x00\x42\x06\n\x04\x64\x61ta\"F\n\x0b\x45xpectation\x12\x11\n\x07version\x18\x01 \x01(\x04H\x00\x12\x15\n\x0blast_cursor\x18\x02 \x01(\x0cH\x00\x42\r\n\x0b\x65xpectation\"n\n\rProducerPlace\x12\x31\n\x0bproducer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12\x19\n\x08sequence\x18\x02 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x0f\n\x07session\x18\x03 \x01(\x04\"\xd4\x01\n\x0ePublishRequest\x12)\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1a.zephyr.events.v1.NewEvent\x12\x32\n\x0b\x65xpectation\x18\x02 \x01(\x0b\x32\x1d.zephyr.events.v1.Expectation\x12\x33\n\x08producer\x18\x03 \x01(\x0b\x32\x1f.zephyr.events.v1.ProducerPlaceH\x00\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\t\xbaH\x06r\x04 \x01(@H\x00\x42\r\n\x0bidempotency\";\n\x0fPublishResponse\x12(\n\x06stored\x18\x01 \x01(\x0b\x32\x18.zephyr.events.v1.Stored\"_\n\x06Stored\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x10\n\x08repeated\x18\x05 \x01(\x08\"\xb7\x01\n\x13PublishBatchRequest\x12;\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.zephyr.events.v1.BatchedEventB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x12\x33\n\x08producer\x18\x02 \x01(\x0b\x32\x1f.zephyr.events.v1.ProducerPlaceH\x00\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04 \x01(@H\x00\x42\r\n\x0bidempotency\"m\n\x0c\x42\x61tchedEvent\x12)\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1a.zephyr.events.v1.NewEvent\x12\x32\n\x0b\x65xpectation\x18\x02 \x01(\x0b\x32\x1d.zephyr.events.v1.Expectation\"@\n\x14PublishBatchResponse\x12(\n\x06stored\x18\x01 \x03(\x0b\x32\x18.zephyr.events.v1.Stored\"\x85\x01\n\x14PublishStreamRequest\x12.\n\x04open\x18\x01 \x01(\x0b\x32\x1e.zephyr.events.v1.OpenProducerH\x00\x12\x32\n\x06\x65vents\x18\x02 \x01(\x0b\x32 .zephyr.events.v1.ProducedEventsH\x00\x42\t\n\x07request\"A\n\x0cOpenProducer\x12\x31\n\x0bproducer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\"L\n\x0eProducedEvents\x12:\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.zephyr.events.v1.ProducedEventB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"\x89\x01\n\rProducedEvent\x12\x19\n\x08sequence\x18\x01 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12)\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1a.zephyr.events.v1.NewEvent\x12\x32\n\x0b\x65xpectation\x18\x03 \x01(\x0b\x32\x1d.zephyr.events.v1.Expectation\"\xaf\x02\n\x15PublishStreamResponse\x12\x32\n\x06opened\x18\x01 \x01(\x0b\x32 .zephyr.events.v1.ProducerOpenedH\x00\x12\x33\n\x07results\x18\x02 \x01(\x0b\x32 .zephyr.events.v1.PublishResultsH\x00\x12\x31\n\x06window\x18\x03 \x01(\x0b\x32\x1f.zephyr.events.v1.PublishWindowH\x00\x12\x32\n\x06\x63losed\x18\x04 \x01(\x0b\x32 .zephyr.events.v1.ProducerClosedH\x00\x12:\n\ngoing_away\x18\x05 \x01(\x0b\x32$.zephyr.events.v1.PublisherGoingAwayH\x00\x42\n\n\x08response\"c\n\x0eProducerOpened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0f\n\x07reached\x18\x02 \x01(\x04\x12/\n\x06window\x18\x03 \x01(\x0b\x32\x1f.zephyr.events.v1.PublishWindow\".\n\rPublishWindow\x12\x0e\n\x06\x65vents\x18\x01 \x01(\r\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"B\n\x0ePublishResults\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.zephyr.events.v1.PublishResult\"\xbc\x01\n\rPublishResult\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x06stored\x18\x02 \x01(\x0b\x32\x18.zephyr.events.v1.StoredH\x00\x12\x39\n\x0e\x61lready_stored\x18\x03 \x01(\x0b\x32\x1f.zephyr.events.v1.AlreadyStoredH\x00\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x17.zephyr.common.v1.ErrorH\x00\x42\x08\n\x06result\"\x0f\n\rAlreadyStored\"8\n\x0eProducerClosed\x12&\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x17.zephyr.common.v1.Error\",\n\x12PublisherGoingAway\x12\x16\n\x0eretry_after_ms\x18\x01 \x01(\r\"=\n\x10\x42roadcastRequest\x12)\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1a.zephyr.events.v1.NewEvent\"\x13\n\x11\x42roadcastResponse2\xfd\x02\n\x10PublisherService\x12N\n\x07Publish\x12 .zephyr.events.v1.PublishRequest\x1a!.zephyr.events.v1.PublishResponse\x12]\n\x0cPublishBatch\x12%.zephyr.events.v1.PublishBatchRequest\x1a&.zephyr.events.v1.PublishBatchResponse\x12\x64\n\rPublishStream\x12&.zephyr.events.v1.PublishStreamRequest\x1a\'.zephyr.events.v1.PublishStreamResponse(\x01\x30\x01\x12T\n\tBroadcast\x12\".zephyr.events.v1.BroadcastRequest\x1a#.zephyr.events.v1.BroadcastResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.events.v1.publish_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NEWEVENT']._serialized_start=269
-  _globals['_NEWEVENT']._serialized_end=659
-  _globals['_EXPECTATION']._serialized_start=661
-  _globals['_EXPECTATION']._serialized_end=731
-  _globals['_PRODUCERPLACE']._serialized_start=733
-  _globals['_PRODUCERPLACE']._serialized_end=804
-  _globals['_PUBLISHREQUEST']._serialized_start=807
-  _globals['_PUBLISHREQUEST']._serialized_end=1008
-  _globals['_PUBLISHRESPONSE']._serialized_start=1010
-  _globals['_PUBLISHRESPONSE']._serialized_end=1069
-  _globals['_STORED']._serialized_start=1071
-  _globals['_STORED']._serialized_end=1166
-  _globals['_PUBLISHBATCHREQUEST']._serialized_start=1169
-  _globals['_PUBLISHBATCHREQUEST']._serialized_end=1328
-  _globals['_BATCHEDEVENT']._serialized_start=1330
-  _globals['_BATCHEDEVENT']._serialized_end=1439
-  _globals['_PUBLISHBATCHRESPONSE']._serialized_start=1441
-  _globals['_PUBLISHBATCHRESPONSE']._serialized_end=1505
-  _globals['_PUBLISHSTREAMREQUEST']._serialized_start=1508
-  _globals['_PUBLISHSTREAMREQUEST']._serialized_end=1641
-  _globals['_OPENPRODUCER']._serialized_start=1643
-  _globals['_OPENPRODUCER']._serialized_end=1678
-  _globals['_PRODUCEDEVENTS']._serialized_start=1680
-  _globals['_PRODUCEDEVENTS']._serialized_end=1745
-  _globals['_PRODUCEDEVENT']._serialized_start=1748
-  _globals['_PRODUCEDEVENT']._serialized_end=1876
-  _globals['_PUBLISHSTREAMRESPONSE']._serialized_start=1879
-  _globals['_PUBLISHSTREAMRESPONSE']._serialized_end=2182
-  _globals['_PRODUCEROPENED']._serialized_start=2184
-  _globals['_PRODUCEROPENED']._serialized_end=2283
-  _globals['_PUBLISHWINDOW']._serialized_start=2285
-  _globals['_PUBLISHWINDOW']._serialized_end=2331
-  _globals['_PUBLISHRESULTS']._serialized_start=2333
-  _globals['_PUBLISHRESULTS']._serialized_end=2399
-  _globals['_PUBLISHRESULT']._serialized_start=2402
-  _globals['_PUBLISHRESULT']._serialized_end=2590
-  _globals['_ALREADYSTORED']._serialized_start=2592
-  _globals['_ALREADYSTORED']._serialized_end=2607
-  _globals['_PRODUCERCLOSED']._serialized_start=2609
-  _globals['_PRODUCERCLOSED']._serialized_end=2665
-  _globals['_PUBLISHERGOINGAWAY']._serialized_start=2667
-  _globals['_PUBLISHERGOINGAWAY']._serialized_end=2711
-  _globals['_BROADCASTREQUEST']._serialized_start=2713
-  _globals['_BROADCASTREQUEST']._serialized_end=2774
-  _globals['_BROADCASTRESPONSE']._serialized_start=2776
-  _globals['_BROADCASTRESPONSE']._serialized_end=2795
-  _globals['_PUBLISHERSERVICE']._serialized_start=2798
-  _globals['_PUBLISHERSERVICE']._serialized_end=3179
+  _globals['_NEWEVENT'].fields_by_name['workspace_id']._loaded_options = None
+  _globals['_NEWEVENT'].fields_by_name['workspace_id']._serialized_options = b'\272H<r:28^(_|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$'
+  _globals['_NEWEVENT'].fields_by_name['kind']._loaded_options = None
+  _globals['_NEWEVENT'].fields_by_name['kind']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_NEWEVENT'].fields_by_name['entity_id']._loaded_options = None
+  _globals['_NEWEVENT'].fields_by_name['entity_id']._serialized_options = b'\272H\032r\0302\026^[A-Za-z0-9_-]{1,128}$'
+  _globals['_NEWEVENT'].fields_by_name['verb']._loaded_options = None
+  _globals['_NEWEVENT'].fields_by_name['verb']._serialized_options = b'\272H\033r\0312\027^[a-z][a-z0-9_-]{0,63}$'
+  _globals['_NEWEVENT'].fields_by_name['time']._loaded_options = None
+  _globals['_NEWEVENT'].fields_by_name['time']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_NEWEVENT'].fields_by_name['actor']._loaded_options = None
+  _globals['_NEWEVENT'].fields_by_name['actor']._serialized_options = b'\272H\032r\030(\200\0022\023^[^\\x00-\\x1f\\x7f]*$'
+  _globals['_PRODUCERPLACE'].fields_by_name['producer_id']._loaded_options = None
+  _globals['_PRODUCERPLACE'].fields_by_name['producer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_PRODUCERPLACE'].fields_by_name['sequence']._loaded_options = None
+  _globals['_PRODUCERPLACE'].fields_by_name['sequence']._serialized_options = b'\272H\0042\002(\001'
+  _globals['_PUBLISHREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_PUBLISHREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\006r\004 \001(@'
+  _globals['_PUBLISHBATCHREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_PUBLISHBATCHREQUEST'].fields_by_name['events']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
+  _globals['_PUBLISHBATCHREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_PUBLISHBATCHREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\006r\004 \001(@'
+  _globals['_OPENPRODUCER'].fields_by_name['producer_id']._loaded_options = None
+  _globals['_OPENPRODUCER'].fields_by_name['producer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_PRODUCEDEVENTS'].fields_by_name['events']._loaded_options = None
+  _globals['_PRODUCEDEVENTS'].fields_by_name['events']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_PRODUCEDEVENT'].fields_by_name['sequence']._loaded_options = None
+  _globals['_PRODUCEDEVENT'].fields_by_name['sequence']._serialized_options = b'\272H\0042\002(\001'
+  _globals['_NEWEVENT']._serialized_start=298
+  _globals['_NEWEVENT']._serialized_end=886
+  _globals['_EXPECTATION']._serialized_start=888
+  _globals['_EXPECTATION']._serialized_end=958
+  _globals['_PRODUCERPLACE']._serialized_start=960
+  _globals['_PRODUCERPLACE']._serialized_end=1070
+  _globals['_PUBLISHREQUEST']._serialized_start=1073
+  _globals['_PUBLISHREQUEST']._serialized_end=1285
+  _globals['_PUBLISHRESPONSE']._serialized_start=1287
+  _globals['_PUBLISHRESPONSE']._serialized_end=1346
+  _globals['_STORED']._serialized_start=1348
+  _globals['_STORED']._serialized_end=1443
+  _globals['_PUBLISHBATCHREQUEST']._serialized_start=1446
+  _globals['_PUBLISHBATCHREQUEST']._serialized_end=1629
+  _globals['_BATCHEDEVENT']._serialized_start=1631
+  _globals['_BATCHEDEVENT']._serialized_end=1740
+  _globals['_PUBLISHBATCHRESPONSE']._serialized_start=1742
+  _globals['_PUBLISHBATCHRESPONSE']._serialized_end=1806
+  _globals['_PUBLISHSTREAMREQUEST']._serialized_start=1809
+  _globals['_PUBLISHSTREAMREQUEST']._serialized_end=1942
+  _globals['_OPENPRODUCER']._serialized_start=1944
+  _globals['_OPENPRODUCER']._serialized_end=2009
+  _globals['_PRODUCEDEVENTS']._serialized_start=2011
+  _globals['_PRODUCEDEVENTS']._serialized_end=2087
+  _globals['_PRODUCEDEVENT']._serialized_start=2090
+  _globals['_PRODUCEDEVENT']._serialized_end=2227
+  _globals['_PUBLISHSTREAMRESPONSE']._serialized_start=2230
+  _globals['_PUBLISHSTREAMRESPONSE']._serialized_end=2533
+  _globals['_PRODUCEROPENED']._serialized_start=2535
+  _globals['_PRODUCEROPENED']._serialized_end=2634
+  _globals['_PUBLISHWINDOW']._serialized_start=2636
+  _globals['_PUBLISHWINDOW']._serialized_end=2682
+  _globals['_PUBLISHRESULTS']._serialized_start=2684
+  _globals['_PUBLISHRESULTS']._serialized_end=2750
+  _globals['_PUBLISHRESULT']._serialized_start=2753
+  _globals['_PUBLISHRESULT']._serialized_end=2941
+  _globals['_ALREADYSTORED']._serialized_start=2943
+  _globals['_ALREADYSTORED']._serialized_end=2958
+  _globals['_PRODUCERCLOSED']._serialized_start=2960
+  _globals['_PRODUCERCLOSED']._serialized_end=3016
+  _globals['_PUBLISHERGOINGAWAY']._serialized_start=3018
+  _globals['_PUBLISHERGOINGAWAY']._serialized_end=3062
+  _globals['_BROADCASTREQUEST']._serialized_start=3064
+  _globals['_BROADCASTREQUEST']._serialized_end=3125
+  _globals['_BROADCASTRESPONSE']._serialized_start=3127
+  _globals['_BROADCASTRESPONSE']._serialized_end=3146
+  _globals['_PUBLISHERSERVICE']._serialized_start=3149
+  _globals['_PUBLISHERSERVICE']._serialized_end=3530
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,8 @@ and the server meet nowhere else. Nothing here does I/O. ``docs/stream-format.md
 the same in prose, and a contract test holds both against a stream that the bridge wrote.
 
     zephyr.<shard>.<workspace>.<kind>.<entity id>.<row|event>
-    zephyr._mark.<shard>.<position|owner|snapshot|backfill>
+    zephyr._mark.<shard>.<position|owner|snapshot|backfill|schema>
+    zephyr._mark.<shard>.producer.<producer id>
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ POSITION_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.position"
 BACKFILL_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.backfill"
 SCHEMA_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.schema"
 SNAPSHOT_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
+PRODUCER: Final = "producer"
 
 DEAD_LETTERS: Final = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
@@ -105,12 +107,24 @@ def parse_subject(subject: str) -> Subject | None:
         ValueError: the subject is neither an event's nor a mark's.
     """
     parts = subject.split(".")
-    if len(parts) == 4 and parts[0] == ROOT and parts[1] == MARKS:
+    size = len(parts)
+    is_mark = size == 4 or (size == 5 and parts[3] == PRODUCER)
+    if is_mark and parts[0] == ROOT and parts[1] == MARKS:
         return None
-    if len(parts) != 6 or parts[0] != ROOT or parts[5] not in ("row", "event"):
+    if size != 6 or parts[0] != ROOT or parts[5] not in ("row", "event"):
         raise ValueError(f"not a subject of the stream: {subject!r}")
     suffix: Suffix = "row" if parts[5] == "row" else "event"
     return Subject(parts[2], parts[3], parts[4], suffix, parts[1])
+
+
+def producer_subject(producer: str) -> str:
+    """Where the marks of a producer of domain events stand."""
+    return f"{ROOT}.{MARKS}.{SHARD}.{PRODUCER}.{producer}"
+
+
+def mark_of(subject: str) -> str:
+    """Which mark a mark's subject is of: ``position``, ``owner``, ``producer``, …"""
+    return subject.split(".", 4)[3]
 
 
 class CommitPlace:

@@ -1,0 +1,1 @@
+"""Contracts of others: what they publish, unchanged but for where it stands."""
