@@ -21,8 +21,6 @@ from realtime.lean import Sink
 from realtime.publish.commands import Message, batch_commands, single_command
 from realtime.tap import Listening, listen
 
-MOST_MESSAGES = 1000
-"""The broker's bound of an atomic batch."""
 WRONG_LAST = 10071
 WRONG_LAST_ID = 10070
 INCOMPLETE = 10176

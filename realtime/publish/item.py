@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from protos.events.v1 import stream_format as fmt
@@ -100,3 +101,20 @@ class Unit:
         self.items = items
         self.is_whole = is_whole
         self.taken = 0
+
+
+def all_stored(items: Sequence[Item], first: int) -> None:
+    """They stand one after the other, from ``first`` on."""
+    at = first
+    for item in items:
+        item.stored_at = at
+        item.is_settled = True
+        at += 1
+
+
+def settled_run(pending: deque[Item], most: int) -> list[Item]:
+    """Takes what is settled from the front, at most so many."""
+    run: list[Item] = []
+    while pending and pending[0].is_settled and len(run) < most:
+        run.append(pending.popleft())
+    return run

@@ -8,30 +8,24 @@ tells whether the batch is stored, and if it is still under way, only one of the
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 
 import structlog
 
 from realtime.errors import (
-    AlreadyStored,
-    ProducerFenced,
     RealtimeError,
-    SequencePassed,
     SourceUnavailable,
     Unavailable,
     VersionConflict,
 )
-from realtime.publish.broker import MOST_MESSAGES, WRONG_LAST, Ack, Broker, NoAnswer, Refused
-from realtime.publish.item import Flow, Item, Unit
+from realtime.publish.broker import WRONG_LAST, Ack, Broker, NoAnswer, Refused
+from realtime.publish.item import Item, Unit, all_stored
 from realtime.publish.producer import Producer
+from realtime.publish.queue import Queue
 from realtime.publish.versions import conflict_of, present_versions
 
 log = structlog.get_logger("publish")
 
-MOST_EVENTS = MOST_MESSAGES - 1
-"""In a batch: the mark is one of its messages."""
-_MOST_BYTES = 4 * 1024 * 1024
 _REFUSALS = 20
 _PAUSE_S = 0.25
 _PATIENCE_S = 30.0
@@ -56,7 +50,7 @@ class Line:
         self.batches = 0
         self.batch_s = 0.0
         """How many batches were stored, and how long the last was under way, in seconds."""
-        self._units: deque[Unit] = deque()
+        self._queue = Queue(producer.id)
         self._is_running = False
 
     @property
@@ -66,7 +60,7 @@ class Line:
 
     def put(self, unit: Unit) -> None:
         """Takes what is to be stored; in time its items are settled, or its flow has failed."""
-        self._units.append(unit)
+        self._queue.put(unit)
         if not self._is_running:
             self._is_running = True
             self._start(self)
@@ -74,20 +68,20 @@ class Line:
     async def run(self) -> None:
         """Stores what waits, until nothing does."""
         try:
-            while self._units:
+            while self._queue:
                 async with self.producer.lock:
                     await self._store_next()
         finally:
             self._is_running = False
-            units, self._units = self._units, deque()
-            for unit in units:  # only when it was cancelled
+            for unit in self._queue.clear():  # only when it was cancelled
                 unit.flow.fail(Unavailable("the server stops", "send it again to another"))
 
     async def _store_next(self) -> None:
         units: list[Unit] = []
         try:
             await self._be_read(units)
-            await self._store(self._next_batch(units), bool(units) and units[-1].is_whole)
+            items = self._queue.next_batch(self.producer.state, units)
+            await self._store(items, is_whole=bool(units) and units[-1].is_whole)
             self._again = 0
         except _OtherMark:
             self._put_back(units)
@@ -105,87 +99,17 @@ class Line:
         if self._again > _REFUSALS:
             self._again = 0
             _fail(units, Unavailable("others store as this producer, again and again", "try again"))
-        for unit in reversed(units):
-            unit.taken = 0
-            if not self._units or self._units[0] is not unit:
-                self._units.appendleft(unit)
+        self._queue.put_back(units)
 
     async def _be_read(self, units: list[Unit]) -> None:
         if not self.producer.is_read:
             try:
                 await self.producer.read()
             except RealtimeError:
-                units.extend(self._units)
-                self._units.clear()
+                units.extend(self._queue.clear())
                 raise
 
-    def _next_batch(self, units: list[Unit]) -> list[Item]:
-        """Takes units, or the first part of one, from the line. What is known already is settled on the way."""
-        batch: list[Item] = []
-        size = 0
-        seen: set[str] = set()
-        most = MOST_EVENTS if self.producer.id else MOST_MESSAGES
-        while self._units and len(batch) < most and size < _MOST_BYTES:
-            unit = self._units[0]
-            if unit.is_whole and batch:
-                break
-            units.append(unit)
-            if self._is_over(unit.flow):
-                self._units.popleft()
-                continue
-            if unit.is_whole:
-                self._units.popleft()
-                return self._unknown(unit.items)
-            items = unit.items
-            at, end = unit.taken, len(items)
-            while at < end and len(batch) < most and size < _MOST_BYTES:
-                item = items[at]
-                if not self._settle_known(item):
-                    if batch and self._must_wait(item, batch[-1], seen):
-                        break
-                    batch.append(item)
-                    seen.add(item.message.subject)
-                    size += item.size
-                at += 1
-            unit.taken = at
-            if at < end:
-                break
-            self._units.popleft()
-        return batch
-
-    def _is_over(self, flow: Flow) -> bool:
-        producer = self.producer
-        if producer.id and flow.session and flow.session != producer.state.session and flow.failure is None:
-            flow.fail(ProducerFenced(producer.id, flow.session))
-        return flow.failure is not None
-
-    def _must_wait(self, item: Item, before: Item, seen: set[str]) -> bool:
-        """Whether it repeats what this batch stores, or expects something of it."""
-        if self.producer.id and item.sequence <= before.sequence:
-            return True
-        return item.expected >= 0 and item.message.subject in seen
-
-    def _unknown(self, items: Iterable[Item]) -> list[Item]:
-        return [item for item in items if not self._settle_known(item)]
-
-    def _settle_known(self, item: Item) -> bool:
-        """Whether it was settled before, or is by what is known of the producer."""
-        if item.is_settled:
-            return True
-        producer = self.producer
-        if not producer.id or item.sequence > producer.state.reached:
-            return False
-        results = producer.state.results
-        place = results.find(item.sequence)
-        if place:
-            item.store(place, is_repeated=True)
-        elif results.oldest and item.sequence > results.oldest:
-            item.fail(SequencePassed(item.sequence, producer.state.reached))
-        else:
-            item.fail(AlreadyStored())
-        return True
-
-    async def _store(self, items: list[Item], is_whole: bool) -> None:
+    async def _store(self, items: list[Item], *, is_whole: bool) -> None:
         """Stores a batch; each item is settled afterwards.
 
         Raises:
@@ -235,8 +159,7 @@ class Line:
         if self.producer.id:
             first -= 1
             self.producer.stored([item.sequence for item in items], ack.sequence)
-        for at, item in enumerate(items, first):
-            item.store(at)
+        all_stored(items, first)
 
     async def _look_after_silence(self) -> None:
         """Whether the producer's last mark is still the one before the batch. The batch may be under way still: then

@@ -7,7 +7,6 @@ direct get: a replica that lags gives fewer, and then less is known of old resul
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
@@ -16,19 +15,9 @@ from protos.events.v1.mark_pb2 import ProducerMark
 from realtime.errors import SourceUnavailable
 from realtime.jetstream import StreamReader
 from realtime.publish.commands import Message
-from realtime.publish.results import Results
+from realtime.publish.results import Reached, Results
 
 _PAGE = 1024
-
-
-@dataclass(slots=True)
-class Reached:
-    """How far a producer is: ``mark`` is the sequence of its last mark, 0 when there is none."""
-
-    mark: int = 0
-    session: int = 0
-    reached: int = 0
-    results: Results = field(default_factory=Results)
 
 
 async def read_reached(reader: StreamReader, epoch: str, producer: str) -> Reached:

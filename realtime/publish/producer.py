@@ -14,7 +14,8 @@ from realtime.publish.arrivals import Arrivals
 from realtime.publish.broker import WRONG_LAST, Broker, NoAnswer, Refused
 from realtime.publish.commands import Message
 from realtime.publish.item import Flow
-from realtime.publish.marks import Reached, mark_message, read_reached
+from realtime.publish.marks import mark_message, read_reached
+from realtime.publish.results import Reached
 
 _TRIES = 10
 

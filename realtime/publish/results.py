@@ -54,3 +54,15 @@ class Results:
 
     def _first(self) -> int:
         return max(0, len(self._sequences) - KEPT)
+
+
+class Reached:
+    """How far a producer is: ``mark`` is the sequence of its last mark, 0 when there is none."""
+
+    __slots__ = ("mark", "reached", "results", "session")
+
+    def __init__(self, mark: int = 0, session: int = 0, reached: int = 0) -> None:
+        self.mark = mark
+        self.session = session
+        self.reached = reached
+        self.results = Results()

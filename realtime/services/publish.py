@@ -29,8 +29,8 @@ from realtime.publish.access import PublishAccess, admit
 from realtime.publish.broker import DUPLICATE, WRONG_LAST, WRONG_LAST_ID, Ack, Refused
 from realtime.publish.draft import new_event_id, quoted
 from realtime.publish.item import Flow, Item, Unit
-from realtime.publish.line import MOST_EVENTS
 from realtime.publish.publisher import Publisher, in_event, message_id
+from realtime.publish.queue import MOST_EVENTS
 from realtime.publish.versions import conflict_of, present_versions
 from realtime.services.publish_stream import PublishStream
 from realtime.status import abort

@@ -20,7 +20,7 @@ from realtime.errors import ArgumentInvalid, RealtimeError, Unavailable
 from realtime.publish import rules
 from realtime.publish.access import PublishAccess
 from realtime.publish.draft import new_event_id
-from realtime.publish.item import Flow, Item, Unit
+from realtime.publish.item import Flow, Item, Unit, settled_run
 from realtime.publish.line import Line
 from realtime.publish.publisher import Publisher
 from realtime.publish.window import Window
@@ -178,9 +178,7 @@ class PublishStream:
             opened, self._opened = self._opened, None
             if opened is not None:
                 await self._write(pb.PublishStreamResponse(opened=opened))
-            run: list[Item] = []
-            while pending and pending[0].is_settled and len(run) < _MOST_RESULTS:
-                run.append(pending.popleft())
+            run = settled_run(pending, _MOST_RESULTS)
             if run:
                 try:
                     await self._tell(run)

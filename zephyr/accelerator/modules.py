@@ -46,6 +46,7 @@ MODULES = (
     "realtime.publish.commands",
     "realtime.publish.item",
     "realtime.publish.results",
+    "realtime.publish.queue",
     "realtime.publish.draft",
     "realtime.services.publish_results",
 )
