@@ -14,8 +14,8 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from bridge.doctor.finding import Severity
 from bridge.settings import BridgeSettings
-from protos.events.v1 import stream_format as fmt
 from protos.events.v1 import publish_pb2 as pb
+from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from tests.fixtures.bridge import running, settings_for
 from tests.fixtures.nats_users import NatsUsers, UserClient, running_nats
