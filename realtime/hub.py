@@ -51,6 +51,8 @@ class HubLimits:
     ring_bytes: int = 64 * 1024 * 1024
     whole_transaction_events: int = 1000
     whole_transaction_bytes: int = 32 * 1024 * 1024
+    held_entries: int = 16_384
+    """What may be held back with a transaction that is open: the messages of others are no part of it."""
 
 
 class Hub:
@@ -79,7 +81,7 @@ class Hub:
         self._woken: dict[Lane, None] = {}
         self._swept = self._swept_bytes = 0
         self._held: list[Entry] = []
-        self._held_bytes = 0
+        self._held_bytes = self._held_changes = 0
         self._is_open = False
         self._moved: asyncio.Event | None = None
         self._reset: asyncio.Future[CursorReset] | None = None
@@ -126,11 +128,13 @@ class Hub:
             self.head_timestamp_ns = entry.timestamp_ns
             if entry.commit is not None:
                 self._is_open = entry.commit.count == 0
+                self._held_changes += 1
             elif entry.stands_alone:
                 self._is_open = False
             if (
                 not self._is_open
-                or len(self._held) > limits.whole_transaction_events
+                or self._held_changes > limits.whole_transaction_events
+                or len(self._held) > limits.held_entries
                 or self._held_bytes > limits.whole_transaction_bytes
             ):
                 self._release()
@@ -209,7 +213,8 @@ class Hub:
         return self.position
 
     def _release(self) -> None:
-        held, self._held, self._held_bytes = self._held, [], 0
+        held, self._held = self._held, []
+        self._held_bytes = self._held_changes = 0
         self.memberships.begin(held)
         before = self.position
         for entry in held:
@@ -319,7 +324,7 @@ class Hub:
 
     def _drop_held(self) -> None:
         self._held = []
-        self._held_bytes = 0
+        self._held_bytes = self._held_changes = 0
         self._is_open = False
 
     def _wake(self) -> None:

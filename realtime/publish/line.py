@@ -85,6 +85,9 @@ class Line:
             self._again = 0
         except _OtherMark:
             self._put_back(units)
+        except asyncio.CancelledError:
+            _fail(units, Unavailable("the server stops: it may be stored or not", "send it again to another"))
+            raise
         except RealtimeError as exc:
             _fail(units, exc)
         except Exception as exc:  # told to those whose events it concerns, as INTERNAL

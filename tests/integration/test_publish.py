@@ -269,6 +269,23 @@ async def test_request_ids(kit: Kit) -> None:
     assert len(await kit.events()) == 5
 
 
+async def test_large_events(kit: Kit) -> None:
+    event = new_event("large")
+    event.note.body = "x" * (8 * 2**20 - 4096)
+    stored = await kit.client.publish(event, request_id="large")
+    _, _, payload = await kit.message(stored.sequence)
+    assert Event.FromString(payload).note.body == event.note.body
+    stream = kit.client.stream()
+    await stream.open("p")
+    await stream.put([produced(1, event), produced(2)])
+    for number in range(3, 8):
+        await stream.put([produced(number, event)])
+    results = await stream.settle(7)
+    assert all(result.HasField("stored") for result in results)
+    event.note.body += "x" * 8192
+    assert (await refusal(kit.client.publish(event))).reason == "EVENT_TOO_LARGE"
+
+
 async def test_a_published_event_within_a_transaction(kit: Kit) -> None:
     """It neither ends the transaction nor belongs to it, live and read back."""
     async with raw_stream(kit.address) as stream:

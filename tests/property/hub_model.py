@@ -25,7 +25,7 @@ def wants(wanted: Filter, entry: Entry) -> bool:
     subject = entry.subject
     if subject is None or (wanted.kinds and subject.kind not in wanted.kinds):
         return False
-    if entry.verb == fmt.TRUNCATED:
+    if entry.verb == fmt.TRUNCATED and subject.suffix == "row":
         return True
     if wanted.verbs and entry.verb not in wanted.verbs:
         return False
@@ -55,7 +55,8 @@ class Broker:
         self.first, self.last = 1, 0
 
     def append(self, message: Any, place: fmt.CommitPlace | None, step: int) -> None:
-        """Stores a row's message, or one of the named others, ``step`` sequences on."""
+        """Stores a row's message, or one of the named others, ``step`` sequences on. The name of a row's verb is a
+        domain event that poses as one."""
         self.last += step
         headers = {fmt.VERB: "made"}
         if isinstance(message, tuple):
@@ -63,7 +64,11 @@ class Broker:
             subject = str(fmt.Subject(workspace, kind, entity))
         elif message == "mark":
             subject = fmt.POSITION_SUBJECT
+        elif message == "producer":
+            subject = fmt.producer_subject("position")
         else:
+            if message in fmt.ROW_VERBS:
+                headers[fmt.VERB] = message
             subject = "zephyr.odd" if message == "foreign" else str(fmt.Subject(A, "note", "y", "event"))
         if place is not None:
             headers[fmt.COMMIT] = str(place)

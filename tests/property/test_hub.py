@@ -34,7 +34,7 @@ from realtime.subscription import Feed, end, keep_up
 from realtime.terms import Terms
 from tests.property.hub_model import A, B, Broker, Listener, LiveSource, wants
 
-HUB = HubLimits(ring_entries=12, ring_bytes=2000, whole_transaction_events=5)
+HUB = HubLimits(ring_entries=12, ring_bytes=2000, whole_transaction_events=5, held_entries=20)
 MAILBOX = MailboxLimits(max_events=4, max_bytes=900, max_controls=4)
 WORKSPACES = (A, B, fmt.NONE)
 KINDS = ("note", "membership")
@@ -68,7 +68,7 @@ MESSAGE = st.one_of(
     st.tuples(
         st.just(fmt.NONE), st.sampled_from(KINDS), st.just(fmt.NONE), st.just(fmt.TRUNCATED), st.just("")
     ),
-    st.sampled_from(("mark", "foreign", "published")),
+    st.sampled_from(("mark", "foreign", "producer", "published", *fmt.ROW_VERBS)),
 )
 
 
@@ -227,7 +227,7 @@ class Machine(RuleBasedStateMachine):
     def bounds_hold(self) -> None:
         assert len(self.hub.history) <= HUB.ring_entries
         assert sum(len(entry.frame) for entry, _ in self.hub.history._items) <= HUB.ring_bytes
-        assert len(self.hub._held) <= HUB.whole_transaction_events
+        assert len(self.hub._held) <= HUB.held_entries
         for listener in self.listeners:
             own = listener.subscriber._own.items
             assert len(own) <= 2 * MAILBOX.max_events

@@ -48,6 +48,22 @@ def test_a_transaction_is_held_until_it_is_whole_or_too_large() -> None:
     assert hub.position.sequence == 8
 
 
+def test_events_of_others_are_no_part_of_an_open_transaction() -> None:
+    hub = begun(HubLimits(whole_transaction_events=3, held_entries=10))
+    subject = fmt.Subject("w", "note", "n", "event")
+    hub.take([entry(1, fmt.CommitPlace(7, 0))])
+    for sequence in range(2, 8):
+        hub.take([Entry(sequence, sequence, subject, "shared", None, b"", b"x")])
+    assert hub.position.sequence == 0
+    hub.take([entry(8, fmt.CommitPlace(7, 1)), entry(9, fmt.CommitPlace(7, 2, 3))])
+    assert hub.position.sequence == 9
+    # But what is held is bounded.
+    hub.take([entry(10, fmt.CommitPlace(8, 0)), *(entry(sequence) for sequence in range(11, 20))])
+    assert hub.position.sequence == 9
+    hub.take([entry(20)])
+    assert hub.position.sequence == 20
+
+
 def test_who_has_no_room_leaves_the_edge_and_the_others_stay() -> None:
     hub = begun()
     slow = listening(hub, MailboxLimits(max_events=1))

@@ -58,6 +58,17 @@ def test_a_move_ends_here_and_begins_there() -> None:
     assert not moved.includes("w", "u", 3)
 
 
+def test_domain_events_make_and_end_no_membership() -> None:
+    subject = fmt.Subject("w", "membership", "m", "event")
+    for verb in fmt.ROW_VERBS:
+        event = Event()
+        event.membership.user_id = "u"
+        posing = Entry(6, 6, subject, verb, None, event.SerializeToString(), b"")
+        assert list(after(posing).workspaces_of("u")) == []
+        assert not after(posing).includes("w", "u", 6)
+        assert list(after(row(5, fmt.CREATED), posing).workspaces_of("u")) == ["w"]
+
+
 def test_truncate_ends_all() -> None:
     truncated = row(7, fmt.TRUNCATED, workspace=fmt.NONE, membership=fmt.NONE)
     gone = after(row(1, fmt.CREATED), row(2, fmt.CREATED, "x", "n", "v"), truncated)
