@@ -20,7 +20,7 @@ An event's path, one file a station; the first half is drawn in ``bridge``:
     listing.py ─▶ services/list_events.py ─▶ gRPC          (pages of the past; subjects.py: by the broker's index)
     projection.py ─▶ projector.py ─▶ cache/ ─▶ services/read.py ─▶ gRPC   (database.py when it misses)
 
-    services/publish.py, services/publish_stream.py ─▶ publish/ ─▶ JetStream      (domain events; its own page is there)
+    services/publish.py, services/publish_stream.py, services/cloud_events.py ─▶ publish/ ─▶ JetStream      (domain events; its own page is there)
 
 ``app.py`` opens and closes all of it. ``status.py`` turns errors.py into gRPC statuses.
 """

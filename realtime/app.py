@@ -38,6 +38,7 @@ from realtime.publish.places import Places
 from realtime.publish.publisher import Publisher
 from realtime.publish.table import Producers
 from realtime.publish.window import Allowance
+from realtime.services.cloud_events import CloudEventRequests
 from realtime.services.list_events import ListEvents
 from realtime.services.publish import PublishService
 from realtime.services.read import ReadService
@@ -104,6 +105,10 @@ class Server:
             store = await _connect(settings.nats_url, store_listener.connection_lost, "zephyr-server-publish")
             stack.push_async_callback(store.close)
 
+            # And one for what plain NATS clients ask to be stored.
+            asking = await _connect(settings.nats_url, lambda: None, "zephyr-server-requests")
+            stack.push_async_callback(asking.close)
+
             hub = Hub(HubLimits(ring_entries=settings.ring_entries, ring_bytes=settings.ring_bytes))
             reader = StreamReader(connection, settings.stream)
             arrivals = Arrivals()
@@ -125,6 +130,7 @@ class Server:
             # The hub's memberships are others in another epoch.
             access = ReadAccess(self._policy, lambda user: hub.memberships.workspaces_of(user))  # noqa: PLW0108
             publishing = PublishService(publisher)
+            requests = CloudEventRequests(asking, publisher, publishing)
             health_servicer = health.aio.HealthServicer()
 
             server = grpc.aio.server(options=(*_OPTIONS, *_keepalive(settings)))
@@ -145,12 +151,14 @@ class Server:
                     tasks.create_task(source.run(), name="source"),
                     tasks.create_task(project(Projector(cache), feed), name="projector"),
                     tasks.create_task(publisher.producers.run(), name="producers"),
+                    tasks.create_task(requests.run(), name="requests"),
                 ]
                 try:
                     await self._serve(source, health_servicer, address, on_serving)
                     await health_servicer.enter_graceful_shutdown()
                     streams.drain()
                     publishing.drain()
+                    await requests.drain()
                     log.info("draining", streams=streams.streams, at_most_s=settings.drain_s)
                 finally:
                     await server.stop(settings.drain_s)

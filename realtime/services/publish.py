@@ -144,7 +144,7 @@ class PublishService:
             event_id = event_id or new_event_id()
             source = publisher.source(access, "")
             item = publisher.item(access, request.event, expectation, 1, event_id, source, more=more)
-            await self._store_together([item], more)
+            await self.store_together([item], more)
         return pb.PublishResponse(stored=(await publisher.stored([item]))[0])
 
     async def _publish_batch(self, data: bytes, metadata: Metadata) -> pb.PublishBatchResponse:
@@ -163,7 +163,7 @@ class PublishService:
         else:
             more = _known_by(access, request.request_id) if request.request_id else ""
             items = self._items(access, request, more, None)
-            await self._store_together(items, more)
+            await self.store_together(items, more)
         return pb.PublishBatchResponse(stored=await self._publisher.stored(items))
 
     def _items(
@@ -228,8 +228,12 @@ class PublishService:
             if item.error is not None:
                 raise item.error
 
-    async def _store_together(self, items: list[Item], known_by: str) -> None:
-        """Without a producer: one message by itself, more of them as an atomic batch."""
+    async def store_together(self, items: list[Item], known_by: str) -> None:
+        """Without a producer: one message by itself, more of them as an atomic batch.
+
+        Raises:
+            RealtimeError: they are not stored, or may be.
+        """
         broker = self._publisher.broker
         messages = [item.outgoing() for item in items]
         try:

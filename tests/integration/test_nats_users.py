@@ -142,8 +142,12 @@ async def test_each_can_do_its_work(broker: NatsUsers, settings: BridgeSettings)
         ended = await bridge("backfill", "public.notes", settings=settings)
         assert "20 rows of public.notes were read" in ended.stderr
         assert (await bridge("status", settings=settings)).returncode == 0
+        async with broker.client("publisher") as asking:
+            headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/till", "ce-type": "note.shared"}
+            answer = json.loads((await asking.client.request(PUBLISH, b"", timeout=10, headers=headers)).data)
+            assert answer["event_id"] == "1", answer
         async with broker.client("reader") as reader:
-            assert await read_all(reader) >= 21 + 2 + 20
+            assert await read_all(reader) >= 21 + 2 + 20 + 1
             assert (await live(reader, dsn)).note.title == "live"
     # A bridge that begins anew reads its own tail, and looks for rows that went meanwhile.
     async with running(settings):

@@ -31,6 +31,10 @@ PRODUCER: Final = "producer"
 DEAD_LETTERS: Final = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
 
+PUBLISH_REQUESTS: Final = "zephyr-publish"
+"""First token of the subjects at which servers are asked to store a domain event: no subjects of the stream.
+``zephyr-publish.<shard>.<workspace>.<kind>.<entity id>``."""
+
 EPOCH_KEY: Final = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
 FORMAT_KEY: Final = "zephyr-format"
@@ -120,6 +124,11 @@ def parse_subject(subject: str) -> Subject | None:
 def producer_subject(producer: str) -> str:
     """Where the marks of a producer of domain events stand."""
     return f"{ROOT}.{MARKS}.{SHARD}.{PRODUCER}.{producer}"
+
+
+def publish_subject(workspace: str, kind: str, entity: str) -> str:
+    """Where servers are asked to store a domain event."""
+    return f"{PUBLISH_REQUESTS}.{SHARD}.{workspace}.{kind}.{entity}"
 
 
 def mark_of(subject: str) -> str:
