@@ -17,7 +17,7 @@ import nats
 import psycopg
 import pytest
 import yaml
-from google.protobuf import symbol_database
+from google.protobuf import descriptor_pool
 from jsonschema import Draft7Validator
 
 from bridge import dead_letters
@@ -63,7 +63,7 @@ class Document:
 
     def channel_of(self, subject: str) -> str:
         """The one channel that a subject belongs to."""
-        found = [
+        found: list[str] = [
             name
             for name, channel in self.raw["channels"].items()
             if channel["address"] and _pattern(channel["address"]).fullmatch(subject)
@@ -105,13 +105,13 @@ def test_it_is_an_asyncapi_document(document: Document) -> None:
 
 def test_its_references_lead_somewhere(document: Document) -> None:
     document.followed(document.raw)
-    database = symbol_database.Default()
+    pool = descriptor_pool.Default()
     for message in document.followed(document.raw["components"]["messages"]).values():
         if (name := message.get("x-protobuf-message")) is None:
             continue
         file = DOCUMENT.parent / message["payload"]["schema"]["$ref"]
         assert re.search(rf"^message {name.rpartition('.')[2]} ", file.read_text("utf-8"), re.MULTILINE), name
-        assert database.pool.FindMessageTypeByName(name).file.name == str(file.resolve().relative_to(ROOT))
+        assert pool.FindMessageTypeByName(name).file.name == str(file.resolve().relative_to(ROOT))
 
 
 def test_headers_are_those_of_the_code(document: Document) -> None:
