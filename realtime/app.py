@@ -130,7 +130,7 @@ class Server:
             # The hub's memberships are others in another epoch.
             access = ReadAccess(self._policy, lambda user: hub.memberships.workspaces_of(user))  # noqa: PLW0108
             publishing = PublishService(publisher)
-            requests = CloudEventRequests(asking, publisher, publishing)
+            requests = CloudEventRequests(asking, publisher)
             health_servicer = health.aio.HealthServicer()
 
             server = grpc.aio.server(options=(*_OPTIONS, *_keepalive(settings)))

@@ -301,6 +301,9 @@ class Subscriber:
         return frame.SerializeToString()
 
     def _take_control(self, following: Framed | None) -> bytes:
+        if following is not None and self._controls.first_place == LAST:
+            # It does not wait for credit; when that comes before `closed`, nothing may follow `reset`.
+            self.forget()
         through = self.sent if following is not None else max(self.sent, self.examined)
         is_whole = self.pages is None or not self.pages.is_under_way
         frame = head(self.epoch if is_whole else "", self.sent, through, 0)

@@ -41,6 +41,11 @@ class PublishAccess:
             self._scope = await publish_scope_of(self._policy, self.caller)
             self._version = version
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether ``check`` may refuse anything."""
+        return self._scope.workspaces is not None or self._scope.kinds is not None
+
     def check(self, new: NewEvent) -> None:
         """Raises:
         PermissionDenied: not this event.

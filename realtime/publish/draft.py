@@ -10,18 +10,19 @@ import os
 import random
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 from urllib.parse import quote
 
 from protos import cloudevents as ce
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
-from protos.events.v1.publish_pb2 import NewEvent
+from protos.events.v1.publish_pb2 import Expectation, NewEvent, ProducedEvent
 from protos.schema_name import schema_name
 from protos.wire import delimited, varint_field
-from realtime.errors import ArgumentInvalid
+from realtime.errors import ArgumentInvalid, RealtimeError
 from realtime.publish.commands import Message
+from realtime.publish.item import Item
 from realtime.publish.payloads import Payloads
 
 _chance: Final = random.Random(os.urandom(32))
@@ -53,6 +54,31 @@ class _Place:
         self.workspace = workspace
 
 
+class Ask:
+    """What the events of a stream have in common. ``check`` holds one against the contract's rules, ``admit`` (None:
+    all may) against what the caller may, and ``expected`` reads what it expects."""
+
+    __slots__ = ("actor", "admit", "check", "checks_rules", "expected", "producer_id", "source")
+
+    def __init__(
+        self,
+        producer_id: str,
+        source: str,
+        actor: str,
+        check: Callable[[ProducedEvent], object],
+        admit: Callable[[NewEvent], object] | None,
+        expected: Callable[[Expectation], int],
+    ) -> None:
+        self.producer_id = producer_id
+        self.source = source
+        self.actor = actor
+        self.check = check
+        self.admit = admit
+        self.expected = expected
+        self.checks_rules = True
+        """Whether it is not known that all keep the rules."""
+
+
 class Drafter:
     """Makes messages of events. ``kinds`` exist, ``payloads`` may be in ``other``, an envelope has ``max_bytes``
     at most."""
@@ -66,6 +92,27 @@ class Drafter:
     def bounded_by(self, max_payload: int) -> None:
         """The broker takes messages of so many bytes at most."""
         self._max_bytes = min(self._max_bytes, max_payload - _HEADERS_BYTES)
+
+    def items(self, events: Iterable[ProducedEvent], ask: Ask) -> list[Item]:
+        """The events of a stream; those that cannot be stored have their error."""
+        made: list[Item] = []
+        producer_id, source, actor = ask.producer_id, ask.source, ask.actor
+        admit = ask.admit
+        for produced in events:
+            sequence = produced.sequence
+            event_id = f"{producer_id}.{sequence}" if producer_id else new_event_id()
+            try:
+                if ask.checks_rules:
+                    ask.check(produced)
+                new = produced.event
+                if admit is not None:
+                    admit(new)
+                message = self.message(new, event_id, source, actor)
+                expected = ask.expected(produced.expectation) if produced.HasField("expectation") else -1
+                made.append(Item(sequence, message, event_id, expected))
+            except RealtimeError as exc:
+                made.append(Item.refused(sequence, exc))
+        return made
 
     def message(self, new: NewEvent, event_id: str, source: str, caller: str, more: str = "") -> Message:
         """What is stored. ``more`` are further headers.

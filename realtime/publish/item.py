@@ -118,3 +118,11 @@ def settled_run(pending: deque[Item], most: int) -> list[Item]:
     while pending and pending[0].is_settled and len(run) < most:
         run.append(pending.popleft())
     return run
+
+
+def size_of(items: Sequence[Item]) -> int:
+    """Their bytes together."""
+    size = 0
+    for item in items:
+        size += item.size
+    return size

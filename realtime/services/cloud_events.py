@@ -26,7 +26,7 @@ from realtime.publish.access import admit
 from realtime.publish.cloud_event import CloudEvent, read_cloud_event
 from realtime.publish.draft import quoted
 from realtime.publish.publisher import Publisher
-from realtime.services.publish import PublishService
+from realtime.publish.together import store_together
 from realtime.status import from_error, to_error
 
 log = structlog.get_logger("publish")
@@ -47,15 +47,13 @@ _DELIVERED = "$JS."
 class CloudEventRequests:
     """Of one server, on a connection of its own. ``run`` it; ``drain`` before the end."""
 
-    def __init__(self, connection: NatsClient, publisher: Publisher, publishing: PublishService) -> None:
+    def __init__(self, connection: NatsClient, publisher: Publisher) -> None:
         self._connection = connection
         self._publisher = publisher
-        self._publishing = publishing
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._requests = 0
-        self._bytes = 0
         self.unanswered = 0
         """How many failed that had nobody to tell."""
         self._told = 0
@@ -67,20 +65,20 @@ class CloudEventRequests:
         Raises:
             SourceUnavailable: the connection is gone for good.
         """
+        allowance = self._publisher.allowance
         async with asyncio.TaskGroup() as tasks:
 
             async def take(message: Msg) -> None:
                 size = len(message.data)
                 if message.reply.startswith(_DELIVERED):
                     self._count("a consumer delivers to the subjects of requests")
-                elif self._requests >= MOST_REQUESTS or self._bytes + size > _MOST_BYTES:
+                elif self._requests >= MOST_REQUESTS or not allowance.take(size):
                     text = "too many requests are under way in this server"
                     await self._answer(
                         message, _refusal(LimitExceeded(text, "try again, and send fewer at once"))
                     )
                 else:
                     self._requests += 1
-                    self._bytes += size
                     self._idle.clear()
                     tasks.create_task(self._serve(message))
 
@@ -126,7 +124,7 @@ class CloudEventRequests:
             await self._answer(message, answer)
         finally:
             self._requests -= 1
-            self._bytes -= len(message.data)
+            self._publisher.allowance.give_back(len(message.data))
             if not self._requests:
                 self._idle.set()
 
@@ -144,7 +142,7 @@ class CloudEventRequests:
         more = known_by + asked.kept
         event = asked.request.event
         item = publisher.item(access, event, None, 1, asked.event_id, asked.source, more=more)
-        await self._publishing.store_together([item], known_by)
+        await store_together(publisher, [item], known_by)
         return (await publisher.stored([item]))[0]
 
     async def _answer(self, message: Msg, answer: dict[str, Any]) -> None:

@@ -19,10 +19,11 @@ from protos.events.v1 import publish_pb2 as pb
 from realtime.errors import ArgumentInvalid, RealtimeError, Unavailable
 from realtime.publish import rules
 from realtime.publish.access import PublishAccess
-from realtime.publish.draft import new_event_id
-from realtime.publish.item import Flow, Item, Unit, settled_run
+from realtime.publish.draft import Ask
+from realtime.publish.item import Flow, Item, Unit, settled_run, size_of
 from realtime.publish.line import Line
-from realtime.publish.publisher import Publisher
+from realtime.publish.publisher import Publisher, actor_of
+from realtime.publish.versions import expected_version
 from realtime.publish.window import Window
 from realtime.services.publish_results import results_of
 from realtime.status import to_error
@@ -57,8 +58,7 @@ class PublishStream:
         self._leaves_at: float | None = None
         self._line: Line | None = None
         self._window: Window | None = None
-        self._producer_id = ""
-        self._source = ""
+        self._ask: Ask | None = None
 
     async def run(self) -> None:
         """Until the client is done and has all results, or it went away, or the stream is closed."""
@@ -113,8 +113,15 @@ class PublishStream:
             raise ArgumentInvalid("request", "the first request must be open", "send open, then events")
         rules.check(request.open, "open.")
         publisher = self._publisher
-        producer_id = self._producer_id = request.open.producer_id
-        self._source = publisher.source(self._access, producer_id)
+        producer_id = request.open.producer_id
+        self._ask = Ask(
+            producer_id,
+            publisher.source(self._access, producer_id),
+            actor_of(self._access),
+            rules.check,
+            None,
+            lambda expectation: expected_version("expectation", expectation, publisher.places.epoch),
+        )
         self._window = Window(publisher.allowance)
         opened = pb.ProducerOpened(window=self._grant())
         try:
@@ -148,29 +155,17 @@ class PublishStream:
             raise ArgumentInvalid(
                 "events", f"it has {len(events)} events, at most {_MOST_EVENTS} are possible"
             )
-        keeps_rules = rules.holds(request.events)
         assert self._line is not None
+        assert self._ask is not None
+        self._ask.checks_rules = not rules.holds(request.events)
+        self._ask.admit = self._access.check if self._access.is_limited else None
         for at in range(0, len(events), _SLICE):
-            items = [self._item(event, keeps_rules) for event in events[at : at + _SLICE]]
+            items = self._publisher.drafter.items(events[at : at + _SLICE], self._ask)
             self._pending.extend(items)
-            self._pending_bytes += sum([item.size for item in items])
+            self._pending_bytes += size_of(items)
             self._line.put(Unit(self._flow, items))
             self._changed.set()
             await asyncio.sleep(0)
-
-    def _item(self, produced: pb.ProducedEvent, keeps_rules: bool) -> Item:
-        """With its error, if it cannot be stored: it has its turn among the results as well."""
-        sequence = produced.sequence
-        event_id = f"{self._producer_id}.{sequence}" if self._producer_id else new_event_id()
-        try:
-            if not keeps_rules:
-                rules.check(produced)
-            expectation = produced.expectation if produced.HasField("expectation") else None
-            return self._publisher.item(
-                self._access, produced.event, expectation, sequence, event_id, self._source
-            )
-        except RealtimeError as exc:
-            return Item.refused(sequence, exc)
 
     async def _send(self) -> None:
         pending = self._pending
@@ -219,7 +214,7 @@ class PublishStream:
         assert line is not None
         assert window is not None
         is_other = window.note(line.batches, line.batch_s, len(self._pending) + len(run), self._pending_bytes)
-        self._pending_bytes -= sum([item.size for item in run])
+        self._pending_bytes -= size_of(run)
         self._room.set()
         if is_other:
             await self._write(pb.PublishStreamResponse(window=self._grant()))

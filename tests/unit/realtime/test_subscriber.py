@@ -173,6 +173,24 @@ def test_control_frames_take_their_turn() -> None:
     ]
 
 
+def test_nothing_follows_a_reset_that_did_not_wait_for_credit() -> None:
+    feed = Feed()
+    mailbox = Subscriber("s", Terms(Filter(), messages=1), MailboxLimits())
+    mailbox.begin(START, EPOCH)
+    for item in (feed.item(), feed.item(), feed.item()):
+        mailbox.offer(item)
+        mailbox.examine(item[1])
+    assert len(frame(mailbox).events.events) == 1
+    mailbox.reset(pb.Reset())
+    first = frame(mailbox)
+    mailbox.grant(5, None)
+    mailbox.close(pb.Closed())
+    (last,) = frames(mailbox)
+    assert first.HasField("reset")
+    assert last.HasField("closed")
+    assert first.coverage.through == last.coverage.through == START.sequence + 1
+
+
 def test_entries_may_be_taken_as_they_are() -> None:
     feed = Feed()
     mailbox = subscriber()
