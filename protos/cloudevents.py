@@ -12,6 +12,9 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1.event_pb2 import Event
+
 PREFIX: Final = "ce-"
 SPEC_VERSION: Final = "1.0"
 PROTOBUF: Final = "application/protobuf"
@@ -32,6 +35,8 @@ WORKSPACE: Final = "ce-workspaceid"
 ACTOR: Final = "ce-actor"
 CORRELATION: Final = "ce-correlationid"
 TRACEPARENT: Final = "ce-traceparent"
+CHANGED: Final = "ce-changed"
+COMMIT: Final = "ce-commit"
 
 _SAFE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 _IS_PLAIN: Final = re.compile(r"[!#$&-~]+\Z")
@@ -81,6 +86,29 @@ def shared_head(event_type: str, source: str, workspace: str) -> str:
         f"{SPECVERSION}: {SPEC_VERSION}\r\n{TYPE}: {encode(event_type)}\r\n{SOURCE}: {encode(source)}\r\n"
         f"{WORKSPACE}: {workspace}\r\n{DATACONTENTTYPE}: {PROTOBUF}\r\n{DATASCHEMA}: {ENVELOPE}\r\n"
     )
+
+
+def headers_of_event(event: Event) -> dict[str, str]:
+    """The headers of the CloudEvent whose data are a whole envelope."""
+    headers = {
+        SPECVERSION: SPEC_VERSION,
+        ID: event.id,
+        SOURCE: event.source,
+        TYPE: event.type,
+        SUBJECT: event.subject,
+        TIME: format_time(event.time),
+        WORKSPACE: event.workspace_id,
+        DATACONTENTTYPE: PROTOBUF,
+        DATASCHEMA: ENVELOPE,
+        ACTOR: event.actor,
+        CORRELATION: event.correlation_id,
+        TRACEPARENT: event.traceparent,
+        CHANGED: ",".join(event.changed),
+    }
+    if event.HasField("commit"):
+        commit = event.commit
+        headers[COMMIT] = str(fmt.CommitPlace(commit.lsn, commit.index, commit.count))
+    return {name: encode(value) for name, value in headers.items() if value}
 
 
 @lru_cache(maxsize=64)

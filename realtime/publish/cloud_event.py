@@ -148,7 +148,9 @@ class _Reading:
             name: text for name, text in self._texts.items() if name not in _READ and name != fmt.TRACEPARENT
         }
         for name in others:
-            if not _NAME.match(name):
+            if name in (ce.CHANGED, ce.COMMIT):
+                self.wrong.append((name, "it is said of rows, by the bridge alone"))
+            elif not _NAME.match(name):
                 self.wrong.append(
                     (name[:128], "names of attributes have lower-case letters and digits alone")
                 )

@@ -133,8 +133,9 @@ def test_headers_are_those_of_the_code(document: Document) -> None:
     }
     assert ours - in_code == set()
     attributes = {value for value in constants(ce) if value.startswith(ce.PREFIX)} - {ce.PREFIX}
-    for channel in ("events", "publishRequests"):
-        assert {name for name in told[channel] if name.startswith(ce.PREFIX)} == attributes, channel
+    of_rows = {ce.CHANGED, ce.COMMIT}
+    for channel, missing in (("rows", set()), ("events", of_rows), ("publishRequests", of_rows)):
+        assert {name for name in told[channel] if name.startswith(ce.PREFIX)} == attributes - missing, channel
 
 
 def test_verbs_are_those_of_the_code(document: Document) -> None:
@@ -163,9 +164,11 @@ def test_subjects_are_those_of_the_code(document: Document) -> None:
 
 
 @pytest.mark.timeout(90)
+@pytest.mark.parametrize("cloudevents", ["off", "on"])
 async def test_a_real_stream_is_as_it_says(
-    document: Document, bridge_settings: BridgeSettings, stream_reader: Reader
+    document: Document, bridge_settings: BridgeSettings, stream_reader: Reader, cloudevents: str
 ) -> None:
+    bridge_settings = bridge_settings.model_copy(update={"cloudevents": cloudevents})
     dsn = bridge_settings.postgres_dsn
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"INSERT INTO workspaces (id, slug, name) VALUES ('{W}', 'one', 'One')".encode())

@@ -12,23 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import psycopg
 import pytest
 from cloudevents.core.v1.event import CloudEvent
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from nats.aio.client import Client as NatsClient
 
+from bridge.settings import BridgeSettings
 from protos import cloudevents as ce
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.models.v1.note_pb2 import Note
 from realtime.auth import Caller, Scope
 from realtime.services import cloud_events
+from tests.fixtures.bridge import running
 from tests.fixtures.eventually import eventually
 from tests.fixtures.policy import RuledPolicy
 from tests.fixtures.publish_kit import W, new_event, publish_client
 from tests.fixtures.raw_stream import after, raw_stream
 from tests.fixtures.realtime_server import serving
+from tests.fixtures.stream_reader import Reader
 from tests.fixtures.stream_writer import STREAM, StreamWriter, new_id
 from zephyr.stack.nats import NatsServer
 
@@ -200,6 +204,7 @@ async def test_what_is_the_same_by_source_and_id_is_stored_once(plain: Plain) ->
         ),
         ({"dataschema": "nothing"}, "ARGUMENT_INVALID", "ce-dataschema"),
         ({"Bad-Name": "x"}, "ARGUMENT_INVALID", "ce-bad-name"),
+        ({"commit": "1/0/1"}, "ARGUMENT_INVALID", "ce-commit"),
         ({"kept": "x" * 3000}, "ARGUMENT_INVALID", "ce-"),
         ({"to": f"zephyr-publish.0.{W}.nokind.n", "type": "nokind.x"}, "UNKNOWN_KIND", "event.kind"),
         ({"to": "zephyr-publish.0.nowhere.note.n"}, "ARGUMENT_INVALID", "event.workspace_id"),
@@ -374,3 +379,30 @@ async def test_messages_that_the_configuration_allows(
             assert error["violations"][0]["field"] == "ce-dataschema"
         finally:
             await connection.close()
+
+
+async def test_what_the_bridge_stores_when_it_is_asked_to(
+    bridge_settings: BridgeSettings, stream_reader: Reader
+) -> None:
+    dsn = bridge_settings.postgres_dsn
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"INSERT INTO workspaces (id, slug, name) VALUES ('{W}', 'one', 'One')".encode())
+        async with running(bridge_settings.model_copy(update={"cloudevents": "on"})):
+            connection.execute(f"INSERT INTO notes (workspace_id, title) VALUES ('{W}', 'a')".encode())
+            connection.execute(b"UPDATE notes SET title = 'b'")
+            connection.execute(b"TRUNCATE notes")
+            await stream_reader.caught_up(dsn)
+    stored = await stream_reader.events()
+    events = [cloud_event(message.headers, message.payload) for message in stored]
+    verbs = ["workspace.read", "note.created", "note.updated", "note.truncated"]
+    assert [event.get_type() for event in events] == verbs
+    for message, event in zip(stored, events, strict=True):
+        envelope = Event.FromString(message.payload)
+        assert event.get_id() == envelope.id == message.headers[fmt.ID]
+        assert (event.get_source(), event.get_subject()) == (envelope.source, envelope.subject)
+        assert event.get_extension("workspaceid") == envelope.workspace_id
+        assert event.get_extension("commit") == message.headers.get(fmt.COMMIT)
+        assert event.get_extension("changed") == message.headers.get(fmt.CHANGED)
+        at = event.get_time()
+        assert at is not None
+        assert (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) == envelope.time
