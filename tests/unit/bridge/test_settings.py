@@ -57,7 +57,7 @@ WRONG = {
     "ZEPHYR_BRIDGE_ON_SCHEMA_CHANGE": ("", "ignore"),
     "ZEPHYR_BRIDGE_HEARTBEAT_S": ("-1", "nan", "3601"),
     "ZEPHYR_BRIDGE_HELD_WAL_WARN_BYTES": ("-1", "1GB"),
-    "ZEPHYR_CLOUDEVENTS": ("cloudevents", "on", "on"),
+    "ZEPHYR_CLOUDEVENTS": ("", "maybe"),
     "ZEPHYR_BRIDGE_STANDBY": ("maybe",),
 }
 
