@@ -69,6 +69,8 @@ def stored_bytes(messages: list[Outgoing]) -> int:
     size = _OVERHEAD_BYTES * len(messages)
     for message in messages:
         size += len(message.subject) + len(message.payload)
+        if len(message.head) > _OVERHEAD_BYTES // 2:
+            size += len(message.head)
     return size
 
 

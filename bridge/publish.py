@@ -51,6 +51,8 @@ class Publisher:
         mark_interval_s: float = 0,
         look_again: Callable[[], Awaitable[Source]] | None = None,
     ) -> None:
+        self.decorate: Callable[[Outgoing], Outgoing] | None = None
+        """Adds headers to each event, where somebody wants more."""
         self._interval_ms = int(mark_interval_s * 1000)
         self._look_again = look_again
         self._jetstream = jetstream
@@ -153,6 +155,8 @@ class Publisher:
             Fenced: another bridge owns the stream. Nothing was stored.
             Unreachable: no answer, so this term is over. Any number of them may be stored, in order.
         """
+        if self.decorate is not None:
+            messages = [self.decorate(message) for message in messages]
         if mark is None:
             return await self._store(list(messages), self._fence)
         last = Outgoing(fmt.POSITION_SUBJECT, "", mark.SerializeToString())

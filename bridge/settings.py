@@ -79,6 +79,8 @@ class BridgeSettings(BaseSettings):
         Literal["pause", "dead-letter"], Field(validation_alias=_env("ZEPHYR_BRIDGE_ON_SCHEMA_CHANGE"))
     ] = "pause"
 
+    cloudevents: Literal["on", "off"] = "off"
+
     heartbeat_s: Annotated[
         float, Field(ge=0, le=3600, validation_alias=_env("ZEPHYR_BRIDGE_HEARTBEAT_S"))
     ] = 10

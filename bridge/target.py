@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from bridge.cloud_event import with_cloud_event
 from bridge.continuity import check_no_slot, check_slot
 from bridge.dead_letters import DeadLetters
 from bridge.ingest import FastIngest
@@ -58,6 +59,8 @@ async def open_target(stack: AsyncExitStack, settings: BridgeSettings, origin: O
     publisher = Publisher(
         jetstream, state, origin.source, settings.mark_interval_s, origin.replication.identify
     )
+    if settings.cloudevents == "on":
+        publisher.decorate = with_cloud_event
     if state.last_sequence == 0:
         await publisher.write_first_position()
     check_slot(settings.slot, origin.slot, await publisher.read_mark())

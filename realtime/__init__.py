@@ -23,7 +23,7 @@ An event's path, one file a station; the first half is drawn in ``bridge``:
     projection.py ─▶ projector.py ─▶ cache/ ─▶ services/read.py ─▶ gRPC   (database.py when it misses;
         read_after.py waits until the cache is as new as a token)
 
-    services/publish.py, services/publish_stream.py ─▶ publish/ ─▶ JetStream      (domain events; its own page is there)
+    services/publish.py, services/publish_stream.py, services/cloud_events.py ─▶ publish/ ─▶ JetStream      (domain events; its own page is there)
 
 ``app.py`` opens and closes all of it. ``status.py`` turns errors.py into gRPC statuses.
 """

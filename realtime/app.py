@@ -43,6 +43,7 @@ from realtime.publish.table import Producers
 from realtime.publish.window import Allowance
 from realtime.read_after import ReadAfter
 from realtime.services.broadcast import Broadcasting
+from realtime.services.cloud_events import CloudEventRequests
 from realtime.services.list_events import ListEvents
 from realtime.services.publish import PublishService
 from realtime.services.read import ReadService
@@ -113,6 +114,10 @@ class Server:
             beside = await _connect(settings.nats_url, lambda: None, "zephyr-server-broadcast")
             stack.push_async_callback(beside.close)
 
+            # And one for what plain NATS clients ask to be stored.
+            asking = await _connect(settings.nats_url, lambda: None, "zephyr-server-requests")
+            stack.push_async_callback(asking.close)
+
             hub = Hub(HubLimits(ring_entries=settings.ring_entries, ring_bytes=settings.ring_bytes))
             reader = StreamReader(connection, settings.stream)
             arrivals = Arrivals()
@@ -141,6 +146,7 @@ class Server:
             # The hub's memberships are others in another epoch.
             access = ReadAccess(self._policy, lambda user: hub.memberships.workspaces_of(user))  # noqa: PLW0108
             publishing = PublishService(publisher)
+            requests = CloudEventRequests(asking, publisher)
             health_servicer = health.aio.HealthServicer()
 
             server = grpc.aio.server(options=(*_OPTIONS, *_keepalive(settings)))
@@ -166,12 +172,14 @@ class Server:
                     tasks.create_task(project(projector, feed), name="projector"),
                     tasks.create_task(publisher.producers.run(), name="producers"),
                     tasks.create_task(receiver.run(), name="broadcasts"),
+                    tasks.create_task(requests.run(), name="requests"),
                 ]
                 try:
                     await self._serve(source, health_servicer, address, on_serving)
                     await health_servicer.enter_graceful_shutdown()
                     streams.drain()
                     publishing.drain()
+                    await requests.drain()
                     log.info("draining", streams=streams.streams, at_most_s=settings.drain_s)
                 finally:
                     await server.stop(settings.drain_s)

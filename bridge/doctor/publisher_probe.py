@@ -77,8 +77,10 @@ async def probe(url: str, timeout_s: float, is_anonymous: bool, stream: str) -> 
     heard = asyncio.Event()
 
     def hear(error: str) -> None:
-        violations.append(error)
-        heard.set()
+        # Who may not listen to answers hears that first, and then whether it may publish.
+        if "permissions violation for publish" in error.lower():
+            violations.append(error)
+            heard.set()
 
     try:
         async with connected(url, timeout_s, hear) as connection:
@@ -172,7 +174,7 @@ async def _try(connection: NatsClient, subject: str, violations: list[str], hear
     violation = asyncio.ensure_future(heard.wait())
     try:
         await asyncio.wait((request, violation), return_when=asyncio.FIRST_COMPLETED)
-        if any("permissions violation for publish" in text.lower() for text in violations):
+        if violations:
             return Answer.REFUSED
         try:
             await request

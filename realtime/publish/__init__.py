@@ -3,6 +3,7 @@
 An event's way, one file a station:
 
     services/publish.py, services/publish_stream.py   what clients ask, and what they are told
+    services/cloud_events.py, cloud_event.py          the same, by plain NATS clients
       rules.py       the contract's rules; payloads.py: which types may be in ``other``; access.py: who may
       draft.py       an event as it is stored: subject, headers, envelope
       line.py        events in their order, one batch at the broker at a time (queue.py: which; item.py: what)

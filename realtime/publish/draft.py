@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 from urllib.parse import quote
 
+from protos import cloudevents as ce
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.publish_pb2 import Expectation, NewEvent, ProducedEvent
@@ -28,7 +29,7 @@ _chance: Final = random.Random(os.urandom(32))
 
 _FUTURE_US: Final = 60_000_000
 """Clocks differ by less."""
-_HEADERS_BYTES: Final = 2048
+_HEADERS_BYTES: Final = 8192
 """What stands beside the payload, at most: headers of our own, and the broker's."""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _UUID_LENGTH: Final = 36
@@ -84,7 +85,7 @@ class Drafter:
 
     def __init__(self, kinds: Collection[str], payloads: Payloads, max_bytes: int) -> None:
         self._kinds = frozenset(kinds)
-        self._payloads = payloads
+        self.payloads = payloads
         self._max_bytes = max_bytes
         self._places: dict[tuple[str, str, str, str], _Place] = {}
 
@@ -136,7 +137,11 @@ class Drafter:
         entity = new.entity_id
         if len(entity) == _UUID_LENGTH and _UUID.match(entity):
             entity = entity.lower()
-        head = f"{fmt.ID}: {event_id}\r\n{place.head}{more}"
+        ce_id = event_id.replace("%", "%25")
+        head = (
+            f"{fmt.ID}: {event_id}\r\n{place.head}{ce.ID}: {ce_id}\r\n{ce.SUBJECT}: {entity}\r\n"
+            f"{ce.TIME}: {ce.format_time(at_us)}\r\n{more}"
+        )
         # In the order of their numbers, as protobuf writes them.
         parts = [
             delimited(Event.ID_FIELD_NUMBER, event_id.encode()),
@@ -153,15 +158,15 @@ class Drafter:
         actor = new.actor or caller
         if actor:
             parts.append(delimited(Event.ACTOR_FIELD_NUMBER, actor.encode()))
-            head = f"{head}{fmt.ACTOR}: {actor}\r\n"
+            head = f"{head}{fmt.ACTOR}: {actor}\r\n{ce.ACTOR}: {ce.encode(actor)}\r\n"
         if new.HasField("metadata"):
             correlation, trace = new.metadata.correlation_id, new.metadata.traceparent
             if correlation:
                 parts.append(delimited(Event.CORRELATION_ID_FIELD_NUMBER, correlation.encode()))
-                head = f"{head}{fmt.CORRELATION}: {correlation}\r\n"
+                head = f"{head}{fmt.CORRELATION}: {correlation}\r\n{ce.CORRELATION}: {ce.encode(correlation)}\r\n"
             if trace:
                 parts.append(delimited(Event.TRACEPARENT_FIELD_NUMBER, trace.encode()))
-                head = f"{head}{fmt.TRACEPARENT}: {trace}\r\n"
+                head = f"{head}{fmt.TRACEPARENT}: {trace}\r\n{ce.TRACEPARENT}: {trace}\r\n"
         if data is not None:
             body: bytes = getattr(new, data).SerializeToString()
             parts.append(delimited(_DATA[data], body))
@@ -195,7 +200,7 @@ class Drafter:
         workspace = workspace.lower()
         place = _Place(
             f"{fmt.ROOT}.{fmt.SHARD}.{workspace}.{kind}.",
-            f"{fmt.VERB}: {verb}\r\n",
+            f"{fmt.VERB}: {verb}\r\n{ce.shared_head(f'{kind}.{verb}', source, workspace)}",
             delimited(Event.TYPE_FIELD_NUMBER, f"{kind}.{verb}".encode())
             + delimited(Event.SOURCE_FIELD_NUMBER, source.encode()),
             delimited(Event.WORKSPACE_ID_FIELD_NUMBER, workspace.encode()),
@@ -207,7 +212,7 @@ class Drafter:
 
     def _schema(self, new: NewEvent, kind: str, data: str) -> str:
         if data == "other":
-            return self._payloads.check(new.other)
+            return self.payloads.check(new.other)
         if data != kind:
             raise _invalid(
                 "DATA_MISFIT",

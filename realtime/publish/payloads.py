@@ -9,21 +9,27 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from google.protobuf import any_pb2, descriptor_pool, message_factory
+from google.protobuf import any_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import DecodeError, Message
 
 from protos.schema_name import schema_name
 from realtime.errors import ArgumentInvalid, SettingInvalid
 
+_MOST_SAID = 512
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
 
 
 class Payloads:
     """Allowed types by full name, with their class where their definition is known."""
 
-    def __init__(self, classes: dict[str, type[Message] | None]) -> None:
+    def __init__(
+        self,
+        classes: dict[str, type[Message] | None],
+        pool: descriptor_pool.DescriptorPool | None = None,
+    ) -> None:
         self._classes = classes
+        self._pool = pool
         self._schemas = {name: _schema(name, made) for name, made in classes.items()}
 
     def check(self, packed: any_pb2.Any) -> str:
@@ -47,6 +53,31 @@ class Payloads:
             except DecodeError as exc:
                 raise ArgumentInvalid("event.other", f"its bytes are no {name}") from exc
         return self._schemas[name]
+
+    def from_json(self, document: str) -> any_pb2.Any:
+        """A message of an allowed type from the JSON form of an ``Any``, which names it in ``@type``.
+
+        Raises:
+            ArgumentInvalid: it is none, or its definition is not known here.
+        """
+        if self._pool is None:
+            raise ArgumentInvalid(
+                "data",
+                "JSON of other messages than those of the contract cannot be read without their definitions",
+                "send it as protobuf, or set ZEPHYR_PUBLISH_DESCRIPTORS",
+            )
+        try:
+            packed = json_format.Parse(document, any_pb2.Any(), descriptor_pool=self._pool)
+        except json_format.ParseError as exc:
+            raise ArgumentInvalid("data", f"it cannot be read as JSON: {one_line(exc)}") from exc
+        if not packed.type_url:
+            raise ArgumentInvalid("data", "it names no message", 'name it in "@type"')
+        return packed
+
+
+def one_line(exc: Exception) -> str:
+    """What protobuf says of JSON, which may be several lines, and long."""
+    return " ".join(str(exc).split())[:_MOST_SAID] or type(exc).__name__
 
 
 def _schema(name: str, made: type[Message] | None) -> str:
@@ -73,7 +104,7 @@ def load_payloads(names: str, descriptors: str) -> Payloads:
         for file in FileDescriptorSet.FromString(Path(descriptors).read_bytes()).file:
             pool.Add(file)
         return Payloads(
-            {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(name)) for name in wanted}
+            {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(name)) for name in wanted}, pool
         )
     except (OSError, DecodeError, TypeError, KeyError) as exc:
         raise SettingInvalid(

@@ -11,6 +11,7 @@ import graphlib
 import importlib
 import importlib.util
 import json
+import os
 import pkgutil
 import re
 import shlex
@@ -137,10 +138,15 @@ def test_variables_are_read_by_something(services: dict[str, Any]) -> None:
 
 def test_the_broker_takes_its_configuration(compose: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "nats.conf"
-    content = compose["configs"]["nats"]["content"]
+    content = (ROOT / compose["configs"]["nats"]["file"]).read_text("utf-8")
     file.write_text(content.replace("/data", str(tmp_path / "data")), "utf-8")
     broker = Path(sys.executable).parent / "nats-server"
-    result = subprocess.run([broker, "-t", "-c", file], capture_output=True, text=True, check=False)
+    given = compose["services"]["nats"]["environment"]
+    # Each variable has a default, "${NAME:-default}", so that a trial needs none.
+    defaults = {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value) for name, value in given.items()}
+    result = subprocess.run(
+        [broker, "-t", "-c", file], capture_output=True, text=True, check=False, env=os.environ | defaults
+    )
     assert result.returncode == 0, result.stderr
     # The slot may be confirmed at once only where an acknowledgement means "on the disk".
     hold_back = compose["services"]["bridge"]["environment"]["ZEPHYR_BRIDGE_HOLD_BACK_S"]

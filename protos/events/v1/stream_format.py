@@ -40,6 +40,9 @@ LIVE_ROOT: Final = "zephyr-live"
 """First token of the subjects of broadcasts, which are stored nowhere:
 ``zephyr-live.<shard>.<workspace>.<kind>.<entity id>``."""
 LIVE_SUBJECTS: Final = f"{LIVE_ROOT}.*.*.*.*"
+PUBLISH_REQUESTS: Final = "zephyr-publish"
+"""First token of the subjects at which servers are asked to store a domain event: no subjects of the stream.
+``zephyr-publish.<shard>.<workspace>.<kind>.<entity id>``."""
 
 EPOCH_KEY: Final = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
@@ -137,6 +140,11 @@ def parse_subject(subject: str) -> Subject | None:
 def producer_subject(producer: str) -> str:
     """Where the marks of a producer of domain events stand."""
     return f"{ROOT}.{MARKS}.{SHARD}.{PRODUCER}.{producer}"
+
+
+def publish_subject(workspace: str, kind: str, entity: str) -> str:
+    """Where servers are asked to store a domain event."""
+    return f"{PUBLISH_REQUESTS}.{SHARD}.{workspace}.{kind}.{entity}"
 
 
 def mark_of(subject: str) -> str:

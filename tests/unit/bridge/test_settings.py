@@ -34,6 +34,7 @@ VARIABLES = {
     "ZEPHYR_BRIDGE_ON_SCHEMA_CHANGE": ("on_schema_change", "dead-letter", "dead-letter"),
     "ZEPHYR_BRIDGE_HEARTBEAT_S": ("heartbeat_s", "0", 0.0),
     "ZEPHYR_BRIDGE_HELD_WAL_WARN_BYTES": ("held_wal_warn_bytes", "1000", 1000),
+    "ZEPHYR_CLOUDEVENTS": ("cloudevents", "on", "on"),
     "ZEPHYR_BRIDGE_STANDBY": ("standby", "1", True),
 }
 WRONG = {
@@ -57,6 +58,7 @@ WRONG = {
     "ZEPHYR_BRIDGE_ON_SCHEMA_CHANGE": ("", "ignore"),
     "ZEPHYR_BRIDGE_HEARTBEAT_S": ("-1", "nan", "3601"),
     "ZEPHYR_BRIDGE_HELD_WAL_WARN_BYTES": ("-1", "1GB"),
+    "ZEPHYR_CLOUDEVENTS": ("", "maybe"),
     "ZEPHYR_BRIDGE_STANDBY": ("maybe",),
 }
 
