@@ -33,6 +33,10 @@ STALLED_AFTER_S = 15.0
 is said to be stalled."""
 
 
+_HELD_NS = 2_000_000_000
+"""For so long, by the broker's clock, events of others wait for a transaction that stands before them to be whole."""
+
+
 _SILENT_INTERVALS = 3
 """A source is silent for so many of the intervals in which it marks where it is, before it is stalled."""
 
@@ -143,6 +147,7 @@ class Hub:
                 or self._held_changes > limits.whole_transaction_events
                 or len(self._held) > limits.held_entries
                 or self._held_bytes > limits.whole_transaction_bytes
+                or (entry.commit is None and self._waits_for_a_bridge(entry))
             ):
                 self._release()
         if self._woken:
@@ -152,6 +157,11 @@ class Hub:
                 lane.wake()
         self._sweep()
         self._wake()
+
+    def _waits_for_a_bridge(self, entry: Entry) -> bool:
+        """Whether somebody published an event long after a transaction began that is still not whole: the bridge
+        may be away, and what others publish must not wait for it."""
+        return entry.subject is not None and entry.timestamp_ns - self._held[0].timestamp_ns > _HELD_NS
 
     def attach(self, subscriber: Subscriber) -> None:
         """Puts a subscription that has examined everything up to ``position`` on the live edge."""

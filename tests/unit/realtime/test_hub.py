@@ -64,6 +64,21 @@ def test_events_of_others_are_no_part_of_an_open_transaction() -> None:
     assert hub.position.sequence == 20
 
 
+def test_events_of_others_wait_for_an_open_transaction_and_not_for_ever() -> None:
+    hub = begun()
+    hub.take([entry(1, fmt.CommitPlace(7, 0)), entry(2)])
+    assert hub.position.sequence == 0
+    hub.take([entry(3, fmt.CommitPlace(7, 1, 2))])
+    assert hub.position.sequence == 3
+    # The bridge went away in the midst of one: its mark is no event, and the next one is seconds away.
+    hub.take([entry(4, fmt.CommitPlace(8, 0)), Entry(5, int(9e9), None, "owner", None, b"", b"")])
+    assert hub.position.sequence == 3
+    hub.take([Entry(6, int(9e9), fmt.Subject("w", "note", "n", "event"), "shared", None, b"", b"x")])
+    assert hub.position.sequence == 6
+    hub.take([entry(7, fmt.CommitPlace(8, 1, 2))])
+    assert hub.position.sequence == 7
+
+
 def test_who_has_no_room_leaves_the_edge_and_the_others_stay() -> None:
     hub = begun()
     slow = listening(hub, MailboxLimits(max_events=1))
