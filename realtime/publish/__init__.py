@@ -8,7 +8,8 @@ An event's way, one file a station:
       line.py        events in their order, one batch at the broker at a time (queue.py: which; item.py: what)
         producer.py  whose they are: session, what is reached; results.py: what was given; table.py: all of them
         marks.py     what of that stands in the stream
-        versions.py  what an event expects of its entity, and what there is
+      together.py    what has no producer, stored at once
+      versions.py    what an event expects of its entity, and what there is
       broker.py      batches and single messages to JetStream (commands.py: their bytes)
       arrivals.py    when the broker stored what this server reads; places.py: cursors of that
 

@@ -18,20 +18,18 @@ from protos.events.v1 import publish_pb2 as pb
 from realtime.auth.read_access import Metadata
 from realtime.errors import (
     ArgumentInvalid,
+    LimitExceeded,
     PermissionDenied,
     RealtimeError,
-    SourceUnavailable,
     Unavailable,
-    VersionConflict,
 )
 from realtime.publish import rules
 from realtime.publish.access import PublishAccess, admit
-from realtime.publish.broker import DUPLICATE, WRONG_LAST, WRONG_LAST_ID, Ack, Refused
 from realtime.publish.draft import new_event_id, quoted
 from realtime.publish.item import Flow, Item, Unit
 from realtime.publish.publisher import Publisher, in_event, message_id
 from realtime.publish.queue import MOST_EVENTS
-from realtime.publish.versions import conflict_of, present_versions
+from realtime.publish.together import store_together
 from realtime.services.publish_stream import PublishStream
 from realtime.status import abort
 
@@ -70,11 +68,11 @@ class PublishService:
 
     async def publish(self, data: bytes, context: _Context) -> bytes:
         """One event."""
-        return await self._answer(context, lambda metadata: self._publish(data, metadata))
+        return await self._answer(context, data, self._publish)
 
     async def publish_batch(self, data: bytes, context: _Context) -> bytes:
         """Events together."""
-        return await self._answer(context, lambda metadata: self._publish_batch(data, metadata))
+        return await self._answer(context, data, self._publish_batch)
 
     async def publish_stream(self, _: object, context: _Context) -> None:
         """One client's stream, from its opening to its end."""
@@ -97,14 +95,28 @@ class PublishService:
         for stream in self._streams:
             stream.go_away()
 
-    async def _answer(self, context: _Context, work: Callable[[Metadata], Awaitable[Message]]) -> bytes:
+    async def _answer(
+        self, context: _Context, data: bytes, work: Callable[[bytes, Metadata], Awaitable[Message]]
+    ) -> bytes:
+        allowance = self._publisher.allowance
+        if not allowance.take(len(data)):
+            text = "more waits to be stored than this server may keep"
+            await abort(context, LimitExceeded(text, "try again, or raise ZEPHYR_PUBLISH_WINDOW_BYTES"))
+        try:
+            return await self._work(context, data, work)
+        finally:
+            allowance.give_back(len(data))
+
+    async def _work(
+        self, context: _Context, data: bytes, work: Callable[[bytes, Metadata], Awaitable[Message]]
+    ) -> bytes:
         remaining = context.time_remaining()
         answer_s = _ANSWER_S if remaining is None else min(_ANSWER_S, remaining * _SHARE)
         try:
             try:
                 async with asyncio.timeout(answer_s):
                     await self._publisher.ready()
-                    response = await work(context.invocation_metadata())
+                    response = await work(data, context.invocation_metadata())
             except TimeoutError as exc:
                 raise Unavailable(
                     "the broker did not answer in time: it may be stored or not",
@@ -144,7 +156,7 @@ class PublishService:
             event_id = event_id or new_event_id()
             source = publisher.source(access, "")
             item = publisher.item(access, request.event, expectation, 1, event_id, source, more=more)
-            await self._store_together([item], more)
+            await store_together(publisher, [item], more)
         return pb.PublishResponse(stored=(await publisher.stored([item]))[0])
 
     async def _publish_batch(self, data: bytes, metadata: Metadata) -> pb.PublishBatchResponse:
@@ -163,7 +175,7 @@ class PublishService:
         else:
             more = _known_by(access, request.request_id) if request.request_id else ""
             items = self._items(access, request, more, None)
-            await self._store_together(items, more)
+            await store_together(self._publisher, items, more)
         return pb.PublishBatchResponse(stored=await self._publisher.stored(items))
 
     def _items(
@@ -227,58 +239,6 @@ class PublishService:
         for item in items:
             if item.error is not None:
                 raise item.error
-
-    async def _store_together(self, items: list[Item], known_by: str) -> None:
-        """Without a producer: one message by itself, more of them as an atomic batch."""
-        broker = self._publisher.broker
-        messages = [item.outgoing() for item in items]
-        try:
-            ack = await (broker.publish(messages[0]) if len(messages) == 1 else broker.store(messages))
-        except Refused as exc:
-            earlier = await self._stored_earlier(items, known_by)
-            if earlier is None:
-                if exc.error_code == WRONG_LAST:
-                    raise await self._conflict(items) from exc
-                if exc.error_code == DUPLICATE:
-                    raise Unavailable("the request's window ended just now", "try again") from exc
-                raise Unavailable(exc.message, exc.mend) from exc
-            ack = Ack(earlier.sequence + len(items) - 1, len(items), is_duplicate=True)
-        first = ack.sequence - len(items) + 1
-        for place, item in enumerate(items, first):
-            item.store(place, is_repeated=ack.is_duplicate)
-
-    async def _stored_earlier(self, items: list[Item], known_by: str) -> Ack | None:
-        """Where an earlier call with the same request id stored its first event; None when there is none.
-
-        The broker looks an id up before it holds the last message's id against what is expected: so an id that
-        cannot be is refused, unless the request is known.
-        """
-        if not known_by:
-            return None
-        first = items[0].message
-        head = f"{first.head}Nats-Expected-Last-Msg-Id: {_IMPOSSIBLE}\r\n"
-        try:
-            return await self._publisher.broker.publish(type(first)(first.subject, head, b""))
-        except Refused as exc:
-            if exc.error_code == WRONG_LAST_ID:
-                return None
-            raise Unavailable(exc.message, exc.mend) from exc
-
-    async def _conflict(self, items: list[Item]) -> RealtimeError:
-        publisher = self._publisher
-        expecting = [item for item in items if item.expected >= 0]
-        try:
-            present = await present_versions(publisher.reader, [item.message.subject for item in expecting])
-        except SourceUnavailable as exc:
-            return Unavailable(exc.message, exc.mend)
-        conflicts = []
-        for item in expecting:
-            last = present[item.message.subject]
-            if item.expected != (last.sequence if last is not None else 0):
-                conflicts.append(conflict_of(item.field, publisher.places.epoch, last))
-        if not conflicts:
-            return Unavailable("others publish about the same entity at the same time", "try again")
-        return VersionConflict(conflicts)
 
 
 def _known_by(access: PublishAccess, request_id: str) -> str:

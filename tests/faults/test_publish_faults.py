@@ -12,7 +12,7 @@ import pytest
 
 from protos.events.v1 import publish_pb2 as pb
 from protos.events.v1.event_pb2 import Event
-from realtime.errors import Unavailable
+from realtime.errors import ProducerFenced, Unavailable
 from realtime.publish import broker
 from realtime.publish.commands import Message
 from tests.fixtures.eventually import eventually
@@ -214,6 +214,34 @@ async def test_two_servers_serve_one_producer(nats_server: NatsServer, writer: S
             await second.publish(new_event(), producer=pb.ProducerPlace(producer_id="p", sequence=41))
         ).version
     assert len(await stored(writer)) == 41
+
+
+async def test_a_server_that_was_held_up_stores_nothing_of_a_former_session(
+    nats_server: NatsServer, writer: StreamWriter, gate: Gate
+) -> None:
+    """Its batch is on its way while another server begins the next session, and arrives after that."""
+    async with (
+        serving(gate.url) as held,
+        serving(nats_server.url) as other,
+        publish_client(held) as first,
+        publish_client(other) as second,
+    ):
+        former, present = first.stream(), second.stream()
+        await former.open("p")
+        gate.stop_before(lambda subject, _: subject == "zephyr._mark.0.producer.p")
+        await former.put(produced(number) for number in range(1, 101))
+        await eventually(lambda: gate.is_held)
+        opened = await present.open("p")
+        assert (opened.session, opened.reached) == (2, 0)
+        await present.put(produced(number) for number in range(1, 51))
+        await present.settle(50)
+        gate.stop_before(None)
+        await former.until(lambda: former.closed)
+        assert isinstance(former.closed, ProducerFenced)
+        assert not former.results
+        await present.put([produced(51)])
+        await present.settle(51)
+    assert [event_id for _, event_id in await stored(writer)] == [f"p.{number}" for number in range(1, 52)]
 
 
 async def test_marks_that_retention_took(nats_server: NatsServer, writer: StreamWriter) -> None:

@@ -283,6 +283,27 @@ async def test_a_publisher_that_is_faster_than_the_broker_is_slowed(
         assert all(result.HasField("stored") for result in stream.results)
 
 
+async def test_what_waits_on_a_server_is_bounded(nats_server: NatsServer, writer: StreamWriter) -> None:
+    async with (
+        serving(nats_server.url, publish_window_bytes=2**20) as address,
+        publish_client(address) as client,
+    ):
+        event = new_event()
+        event.note.body = "x" * 1_200_000
+        assert (await refusal(client.publish(event))).reason == "LIMIT_EXCEEDED"
+        streams = [client.stream() for _ in range(5)]
+        for stream in streams:
+            await stream.open()
+        assert [stream.closed is None for stream in streams] == [True, True, True, True, False]
+        assert streams[4].closed is not None
+        assert streams[4].closed.reason == "LIMIT_EXCEEDED"
+        for stream in streams[:4]:
+            assert await stream.end() == []
+        # What they had is given back.
+        assert (await client.publish(new_event())).sequence == 1
+        await client.stream().open()
+
+
 async def test_without_a_broker(nats_server: NatsServer, writer: StreamWriter) -> None:
     async with serving(nats_server.url) as address, publish_client(address) as client:
         await client.publish(new_event())

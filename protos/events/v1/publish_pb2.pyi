@@ -286,7 +286,9 @@ class PublishBatchRequest(_message.Message):
 
     @_builtins.property
     def producer(self) -> Global___ProducerPlace:
-        """The place of the first event among a producer's; the others follow."""
+        """The place of the first event among a producer's; the others follow. 999 events at most: the producer's mark
+        is stored with them.
+        """
 
     def __init__(
         self,
