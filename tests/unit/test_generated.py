@@ -6,23 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from scripts import protos
+from protos.buf.validate import validate_pb2
+from scripts import protos as generator
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fresh")
-    protos.compile_protos(folder)
+    generator.compile_protos(folder)
     return folder
 
 
 def test_the_committed_code_is_fresh(fresh: Path) -> None:
-    assert protos.differences(fresh, protos.ROOT) == {}
+    assert generator.differences(fresh, generator.ROOT) == {}
 
 
 def test_only_files_with_a_service_get_grpc_code(fresh: Path) -> None:
     made = {path.name for path in fresh.rglob("*_pb2_grpc.py")}
     assert made == {"publish_pb2_grpc.py", "read_pb2_grpc.py", "stream_pb2_grpc.py"}
+
+
+def test_what_is_vendored_goes_below_protos(fresh: Path) -> None:
+    """No top-level package of another's name is ours, and the proto keeps the name that its rules are known by."""
+    assert [path.name for path in fresh.iterdir()] == ["protos"]
+    text = (fresh / "protos/events/v1/publish_pb2.py").read_text("utf-8")
+    assert "from protos.buf.validate import validate_pb2" in text
+    assert validate_pb2.DESCRIPTOR.name == "buf/validate/validate.proto"
 
 
 def test_every_kind_of_difference_is_named(fresh: Path, tmp_path: Path) -> None:
@@ -36,7 +45,7 @@ def test_every_kind_of_difference_is_named(fresh: Path, tmp_path: Path) -> None:
 
     found = {
         name: what
-        for name, what in protos.differences(fresh, tmp_path).items()
+        for name, what in generator.differences(fresh, tmp_path).items()
         if name.startswith("protos/events")
     }
 
