@@ -31,10 +31,6 @@ PRODUCER: Final = "producer"
 DEAD_LETTERS: Final = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
 
-PUBLISH_REQUESTS: Final = "zephyr-publish"
-"""First token of the subjects at which servers are asked to store a domain event: no subjects of the stream.
-``zephyr-publish.<shard>.<workspace>.<kind>.<entity id>``."""
-
 EPOCH_KEY: Final = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
 FORMAT_KEY: Final = "zephyr-format"
@@ -67,6 +63,10 @@ READ: Final = "read"
 ROW_VERBS: Final = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, READ, REJECTED)
 STATES: Final = (CREATED, UPDATED, ENTERED, READ)
 """After these the row stands as the event says."""
+
+PUBLISH_REQUESTS: Final = "zephyr-publish"
+"""First token of the subjects at which servers are asked to store a domain event: no subjects of the stream.
+``zephyr-publish.<shard>.<workspace>.<kind>.<entity id>``."""
 
 Suffix = Literal["row", "event"]
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
