@@ -18,7 +18,8 @@ from protos.events.v1 import publish_pb2 as pb
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from tests.fixtures.bridge import running, settings_for
-from tests.fixtures.nats_users import NatsUsers, UserClient, running_nats
+from tests.fixtures.eventually import eventually
+from tests.fixtures.nats_users import CONFIGURATION, NatsUsers, UserClient, running_nats
 from tests.fixtures.publish_kit import W, new_event, publish_client
 from tests.fixtures.raw_stream import RawStream, earliest, raw_stream, snapshot
 from tests.fixtures.realtime_server import serving
@@ -198,14 +199,19 @@ async def test_none_can_do_what_is_anothers(broker: NatsUsers, settings: BridgeS
 
 
 async def test_a_reader_of_one_workspace(migrated_dsn: str, slot_name: str, tmp_path: Path) -> None:
-    changes = {
+    text = CONFIGURATION.read_text("utf-8")
+    shipped_rights = text[text.index("READER: {") : text.index("accounts {")]
+    own = shipped_rights
+    for shipped, instead in {
         f'"$JS.API.CONSUMER.CREATE.{STREAM}"\n': "",
         f"$JS.API.CONSUMER.CREATE.{STREAM}.>": f"$JS.API.CONSUMER.CREATE.{STREAM}.*.zephyr.0.{W}.>",
         f'"$JS.API.STREAM.MSG.GET.{STREAM}"\n': "",
         f'"$JS.API.DIRECT.GET.{STREAM}"\n': "",
         f'"$JS.API.DIRECT.GET.{STREAM}.>"\n': "",
-    }
-    async with running_nats(tmp_path, changes) as broker:
+    }.items():
+        assert own.count(shipped) == 1, shipped
+        own = own.replace(shipped, instead)
+    async with running_nats(tmp_path, {shipped_rights: own}) as broker:
         settings = settings_for(migrated_dsn, broker.url("bridge"), slot_name)
         fill(settings.postgres_dsn)
         write(settings.postgres_dsn, "INSERT INTO users (email) VALUES ('of no workspace')")
@@ -224,6 +230,25 @@ async def test_a_reader_of_one_workspace(migrated_dsn: str, slot_name: str, tmp_
                 *(f"$JS.API.DIRECT.GET.{STREAM}", f"$JS.API.STREAM.MSG.GET.{STREAM}"),
             ):
                 assert not await reader.may_publish(subject)
+
+
+async def test_a_server_without_a_right_says_so(
+    migrated_dsn: str, slot_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running_nats(tmp_path, {'"zephyr-live.>", "zephyr-publish.>"': '"zephyr-live.>"'}) as broker:
+        async with running(settings_for(migrated_dsn, broker.url("bridge"), slot_name)):
+            pass
+        said = ""
+
+        def is_said() -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return "NATS refuses it" in said
+
+        async with serving(broker.url("server")):
+            await eventually(is_said)
+    assert "zephyr-publish" in said
+    assert "deploy/nats/zephyr.conf" in said
 
 
 async def test_nobody_gets_in_without_a_password(broker: NatsUsers) -> None:
