@@ -15,6 +15,8 @@ STAMP := .venv/.stamp
 
 # Set in the environment, these would point the tools at another installation.
 unexport PYTHONHOME PYTHONPATH
+# A run of the tests starts hundreds of processes: each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Here, and not at home: the home folder may not be writable.
 export BUF_CACHE_DIR := $(CURDIR)/.venv/.cache/buf
 
@@ -41,8 +43,11 @@ accelerator: $(STAMP) ## Compile the hot modules anew, where their sources chang
 demo: $(STAMP) ## Replay this repository's history through the whole system, and prove it (ARGS="--commits 100")
 	@$(RUN) zephyr demo $(ARGS)
 
-test: $(STAMP) ## Run the whole test suite, on real servers (ARGS="-k cursor")
-	@$(RUN) pytest $(ARGS)
+# Workers with servers of their own; how many, and which runs what: tests/fixtures/workers.py. One that
+# dies ends the run: xdist would begin its tests again in a new one.
+PARALLEL := -n auto --max-worker-restart 0
+test: $(STAMP) ## Run the whole test suite, on real servers (ARGS="-k cursor", ARGS="-n 0 -k cursor --pdb")
+	@$(RUN) pytest $(PARALLEL) $(ARGS)
 
 bench: $(STAMP) accelerator ## Measure the bridge beside its ceiling, on servers of its own (ARGS="--case loaded")
 	@$(RUN) zephyr bench bridge $(ARGS)

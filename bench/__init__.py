@@ -4,10 +4,14 @@
     ├── loaded.py      rows a second from a loaded WAL; ceiling: reader.py, a bare reader of the same slot
     └── latency.py     from COMMIT to stored, at the steady rate that paced.py keeps
     snapshot.py    the first copy of a table; ceiling: copier.py, a COPY of the same table
-    fanout.py      deliveries a second to many subscribers; ceiling: handler.py, a bare gRPC handler
+    fanout.py      deliveries a second to many subscribers; ceilings: handler.py, a bare gRPC handler that
+                   writes the same frames, and relay.py, a bare one that reads the same stream
     catchup.py     a long past read by one; ceilings: consumer.py, a bare socket, and the same handler
     idle.py        memory of idle streams beside the handler's, and how soon all are back after a restart
     match.py       what an event costs beside subscriptions that do not want it
+    publish.py     events through PublishStream: publisher.py on bytes, and the Python client; beside nats_publisher.py
+    │              and raw_publisher.py, the ceiling; new_event.py makes the events
+    └── broadcast.py   broadcasts to many: listener.py
     handled.py     zephyr bench latency: from COMMIT to the client's handler
     ├── serving.py     NATS and server of one case; writer.py stores events in the bridge's place
     ├── client.py      streams that check every frame (skim.py reads it in its bytes, run.py is one subscription)

@@ -14,8 +14,10 @@ CEILINGS = {
     "bridge": "bench.reader",
     "snapshot": "bench.copier",
     "fanout": "bench.handler",
+    "relay": "bench.relay",
     "catchup": "bench.consumer",
     "idle": "bench.handler",
+    "publish": "bench.raw_publisher",
 }
 
 

@@ -36,8 +36,10 @@ _RETRY_S = 1.0
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.use_local_subchannel_pool", 1),
+)
+# The smallest pause is also what a connection may take to come about: who does not come back has more time.
+_RESUMING = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
@@ -46,7 +48,8 @@ _OPTIONS = (
 class Spec:
     """``how``: frames are skimmed (counted in their bytes), or typed, or of typed events the time since
     their own is kept (timed), or when each entity's arrived (arrivals). Workspaces are those of a stream's
-    subscriptions, one each; empty: all events. With ``strangers`` a stream has so many subscriptions instead,
+    subscriptions, one each; empty: all events. Who ``is_bare`` is served by the relay, whose frames
+    say of themselves nothing: their events are counted, and that is all. With ``strangers`` a stream has so many subscriptions instead,
     each of another workspace of which no event is."""
 
     target: str
@@ -61,6 +64,7 @@ class Spec:
     at_once: int = 100
     report_s: float = 0.0
     record: str = ""
+    is_bare: bool = False
 
 
 @dataclass(slots=True)
@@ -100,7 +104,8 @@ class Client:
     async def run(self) -> None:
         """Follows all streams until what was asked for is there."""
         spec = self._spec
-        channels = [grpc.aio.insecure_channel(spec.target, options=_OPTIONS) for _ in range(spec.connections)]
+        options = _OPTIONS + _RESUMING if spec.resumes else _OPTIONS
+        channels = [grpc.aio.insecure_channel(spec.target, options=options) for _ in range(spec.connections)]
         async with asyncio.TaskGroup() as tasks:
             for number in range(spec.streams):
                 mine: Sequence[str] = spec.workspaces[number % len(spec.workspaces)]
@@ -126,7 +131,7 @@ class Client:
         while True:
             # A call begins when it is made: so many at once, or the server refuses some of them.
             await self._opening.acquire()
-            call = subscribe(wait_for_ready=self._spec.resumes)
+            call = subscribe(wait_for_ready=True)  # a busy machine is slow to accept a hundred connections
             try:
                 await self._once(call, runs, records)
                 if self._spec.repeats and self._is_through(runs):
@@ -186,9 +191,11 @@ class Client:
     def _take(self, frame: bytes, runs: dict[bytes, Run]) -> None:
         seen = skim(frame) if self._spec.how == "skim" else self._read(frame)
         found = self.found
+        run = runs.get(seen.name)
+        if self._spec.is_bare and run is not None and seen.kind == EVENTS:
+            seen = seen._replace(after=run.through, through=run.through + seen.events, matched=seen.events)
         if not seen.name and seen.kind not in (RESET, CLOSED):
             return  # it concerns the whole stream
-        run = runs.get(seen.name)
         if run is None or seen.kind in (RESET, CLOSED):
             raise SystemExit(
                 f"error: the server said {SubscribeResponse.FromString(frame)}".replace("\n", " ")
@@ -228,7 +235,7 @@ class Client:
         events = 0
         for streamed in response.events.events:
             event = streamed.event
-            events += streamed.sequence > 0 and event.type != "" and event.id != ""
+            events += (streamed.sequence > 0 or self._spec.is_bare) and event.type != "" and event.id != ""
             if how == "timed":
                 found.latencies_ms.append(now * 1e3 - event.time / 1e3)
             elif how == "arrivals":
@@ -252,7 +259,7 @@ class Client:
         told = -1
         while True:
             through = self._through()
-            if through > told:
+            if through != told:  # less, when it began anew
                 say("through", through)
                 told = through
             await asyncio.sleep(self._spec.report_s)

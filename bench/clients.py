@@ -25,6 +25,11 @@ class Found:
     latencies_ms: Sequence[float]
     arrivals: Mapping[str, float]
 
+    @property
+    def per_s(self) -> float:
+        """Events a second of all together."""
+        return self.events / self.seconds
+
     def holds(self, each: int) -> bool:
         """Whether every subscription got so many events, and every frame joined the one before."""
         return self.fewest == self.most == each and not self.broken

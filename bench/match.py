@@ -32,7 +32,7 @@ _REPORT_S = 0.005
 @dataclass(frozen=True, slots=True)
 class Options:
     """What to measure, and how much of it: so many events in each round, after ``quiet_s`` seconds without any,
-    which are as long as the server's progress frames are apart, or a multiple."""
+    long enough that the server's progress frames of a second are nothing beside it."""
 
     subscriptions: Sequence[int] = (100, 10_000, 100_000)
     events: int = 50_000
@@ -136,7 +136,7 @@ async def _round(serving: Serving, crowds: Sequence[_Crowd], options: Options) -
         await serving.wrote(writer)
         for each in crowds:
             await each.matching.done()
-        # As long as the quiet time, so that each subscription is told its progress as often in both.
+        # As long as the quiet time, so that as many are told their progress in both.
         await asyncio.sleep(max(0.0, started + options.quiet_s - monotonic()))
         took = monotonic() - started
         for each, costs, idle_s in zip(crowds, busy, quiet_s, strict=True):

@@ -67,15 +67,13 @@ def skim(frame: bytes) -> Skimmed:
 def _count(frame: bytes, at: int, end: int) -> int:
     events = 0
     while at < end and frame[at] == _EVENT_TAG:
-        size = frame[at + 1]
-        if size < 0x80:
-            at += 2 + size
-        elif (more := frame[at + 2]) < 0x80:
-            at += 3 + (size & 0x7F | more << 7)
-        else:
-            size, at = _varint(frame, at + 1)
-            at += size
-        events += 1
+        size, after = _varint(frame, at + 1)
+        width = after - at
+        begins, step = frame[at:after], width + size
+        # What begins alike, tag and length, is as long: it is stepped over without reading the length again.
+        while at < end and frame[at : at + width] == begins:
+            events += 1
+            at += step
     return events
 
 

@@ -141,8 +141,10 @@ class StreamWatch:
                 while left:
                     message = await subscription.next_msg(_TIMEOUT_S)
                     left = message.metadata.num_pending
-                    commit = fmt.parse_commit((message.headers or {})[fmt.COMMIT])
-                    yield Stored(message.subject, commit, message.metadata.timestamp.timestamp())
+                    place = (message.headers or {}).get(fmt.COMMIT)
+                    if place is not None:  # else somebody published it
+                        commit = fmt.parse_commit(place)
+                        yield Stored(message.subject, commit, message.metadata.timestamp.timestamp())
             finally:
                 await subscription.unsubscribe()
         except (nats.errors.Error, OSError) as exc:

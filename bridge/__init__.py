@@ -8,14 +8,16 @@ An event's path, one file a station:
                                  pump.py        reads and encodes, while earlier messages are on their way
                                    ├─▶ pgoutput.py   bytes → messages (change.py), no I/O
                                    ├─▶ encode.py     change → drafts; plan.py: draft → subject, headers, protobuf
+                                   │      domain_event.py, context.py: what a transaction emits beside its rows
                                    │      by mapping.py (what is declared), fit.py and catalog.py (held against
                                    │      the live schema), values.py and fields.py (text → field → bytes)
                                    │ messages       reject.py: what stands for a row that cannot be one
                                  outbox.py      what is read and not stored, bounded
                                    │ units
                                  sender.py      one unit in flight, marks on their way with it
-                                   ├─▶ publish.py    → JetStream: fence, tail, marks (mark_schedule.py: when)
-                                   │      over jetstream.py (the API) and ingest.py (runs) into stream.py
+                                   ├─▶ publish.py    → JetStream: fence, tail (tail.py), marks (mark_schedule.py:
+                                   │      when; growth.py: what others store), over jetstream.py (the API),
+                                   │      ingest.py (runs) and batch.py (all or nothing) into stream.py
                                    ├─▶ dead_letters.py   bodies of rejected rows
                                    └─▶ ledger.py     what may be confirmed, back to slot.py
 

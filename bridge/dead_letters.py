@@ -41,7 +41,7 @@ def place_of(letter: DeadLetter) -> str:
 
     A copy of the tables has no index: its rows are told apart by table and key.
     """
-    if letter.rejected.verb != fmt.READ:
+    if letter.rejected.verb != fmt.READ or letter.rejected.table == fmt.EVENT_PREFIX:
         return f"{letter.commit_lsn:X}-{letter.index}"
     row = hashlib.blake2b(f"{letter.rejected.table} {letter.key}".encode(), digest_size=8)
     return f"{letter.commit_lsn:X}-r{row.hexdigest()}"

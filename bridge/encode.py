@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from bridge.change import Begin, Operation, Relation, RowChange, Truncate
+from bridge.context import Context
+from bridge.domain_event import DomainEvent
 from bridge.draft import Draft, Row
 from bridge.errors import MappingMismatch, ProtocolError
 from bridge.fit import FittedMapping
@@ -28,11 +30,18 @@ _CREATED: Final = fmt.CREATED
 class Encoder:
     """Encodes the changes of the tables that ``fitted`` maps; those of others give nothing.
 
-    ``max_event_bytes`` is the most that an event's payload may have.
+    ``max_event_bytes`` is the most that an event's payload may have; ``kinds`` are those of domain events
+    beside the mapped ones.
     """
 
     def __init__(
-        self, fitted: FittedMapping, system_id: str, database: str, epoch: str, max_event_bytes: int
+        self,
+        fitted: FittedMapping,
+        system_id: str,
+        database: str,
+        epoch: str,
+        max_event_bytes: int,
+        kinds: frozenset[str] = frozenset(),
     ) -> None:
         self._fitted = fitted
         self.commit_lsn = 0
@@ -40,13 +49,19 @@ class Encoder:
         self.altered: Callable[[Plan, Relation], None] = _refuse
         """Told of a relation version that the mapping cannot take, or whose rows lack a column of it, before
         its first row; may raise."""
+        self._kinds = kinds.union([table.mapping.kind for table in fitted.tables.values()])
+        self._source = f"/postgres/{system_id}/{database}/{fmt.EVENT_PREFIX}"
         self._origin = Origin(system_id, database, epoch, max_event_bytes, f"{system_id}.{epoch}.")
         # The last version seen of each relation, by oid; None for one that is not mapped.
         self._plans: dict[int, tuple[Relation, Plan | None]] = {}
 
-    def moment(self, begin: Begin) -> Moment:
-        """What the messages of a transaction share."""
-        return Moment(begin, self._origin.id_prefix)
+    def moment(self, begin: Begin, context: Context | None = None) -> Moment:
+        """What the messages of a transaction share, or those of it that have the same context."""
+        return Moment(begin, self._origin.id_prefix, context)
+
+    def domain_event(self, content: bytes, context: Context | None) -> DomainEvent:
+        """The event that a transaction emitted, with the context that it has by then."""
+        return DomainEvent(content, context, self._kinds, self._source, self._origin.max_event_bytes)
 
     def encode(self, change: RowChange | Truncate) -> list[Draft]:
         """The messages of a change, in their order.

@@ -66,9 +66,12 @@ class Envelope:
         fields, head = self._of_verb[verb]
         changed_head, changed_fields = _changed(changed) if changed else ("", b"")
         between = changed_fields + moment.commit_field(index, count)
+        if moment.context_fields:
+            # By number they stand between the schema, which comes next, and the data.
+            data = moment.context_fields + data
         return Outgoing(
             f"{_SUBJECT_HEAD}{workspace}.{self._kind}.{entity}.row",
-            f"{_ID_HEAD}{identity}{head}{place}\r\n{changed_head}",
+            f"{_ID_HEAD}{identity}{head}{place}\r\n{changed_head}{moment.context_head}",
             self._payload(fields, identity, entity, workspace, moment.time_field, between, data),
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ import orjson
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
+from bridge.batch import INCOMPLETE, TOO_MANY_OPEN, send_batch
 from bridge.errors import BridgeError, Unreachable
 from bridge.outgoing import Outgoing, headers_of
 
@@ -111,6 +113,25 @@ class JetStream:
             headers = headers_of(message.head + head)
             sequence = await self.publish(message.subject, message.payload, headers)
         return sequence
+
+    async def publish_batch(self, messages: Sequence[Outgoing], head: str = "") -> int:
+        """Stores all of the messages in order or none of them; gives the last's sequence.
+
+        Raises:
+            JetStreamError: refused; ``FENCED`` when the owner is another. Nothing of it is stored.
+            Unreachable: no answer: all of it may be stored, or nothing.
+        """
+        until = time.monotonic() + self.timeout_s
+        while True:
+            answer = await send_batch(self.connection, messages, head, self.timeout_s)
+            _raise_if_cancelled()
+            try:
+                return int(parse_answer("a batch", answer)["seq"])
+            except JetStreamError as exc:
+                if exc.error_code not in (INCOMPLETE, TOO_MANY_OPEN) or time.monotonic() >= until:
+                    raise
+            # Others have as many batches open as the broker allows: nothing was stored.
+            await asyncio.sleep(_RETRY_AFTER_S)
 
     async def get(self, query: dict[str, Any]) -> StoredMessage | None:
         """STREAM.MSG.GET, which the leader answers; None when there is no such message."""

@@ -21,6 +21,8 @@ class MarkSchedule:
         self._max_age_s = limits.max_age_s
         self._written_at = 0.0
         self._bytes_since = 0
+        self.messages_since = 0
+        """How many messages of the bridge follow it, as far as this term knows."""
         self.sequence = 0
 
     @property
@@ -36,11 +38,13 @@ class MarkSchedule:
     def written(self, sequence: int) -> None:
         """It is the last message of the stream."""
         self.found(sequence)
-        self._bytes_since = 0
+        self._bytes_since = self.messages_since = 0
 
-    def stored(self, size: int) -> None:
-        """So many bytes were stored, whatever messages they are: marks push each other out too."""
+    def stored(self, size: int, own: int) -> None:
+        """So many bytes were stored, whatever messages they are: marks push each other out too, and others'
+        messages push both. ``own`` of them are the bridge's messages."""
         self._bytes_since += size
+        self.messages_since += own
 
     def is_due(self, last_sequence: int, incoming: int, incoming_bytes: int) -> bool:
         """Whether it must be written again before so many messages and bytes follow ``last_sequence``."""

@@ -18,6 +18,9 @@ from protos.events.v1.rejected_pb2 import DeadLetter
 _FRAME_MESSAGES = 64
 """By so many messages the outbox may be over its bound: what one frame comes to, at most a truncation's."""
 
+_ATOMIC_MESSAGES = 999
+"""As many the broker stores at once, all or none, beside their mark."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -35,6 +38,8 @@ class Unit:
     """When the last change's transaction was committed, by the source's clock; 0: not known."""
     told: list[Callable[[], None]]
     """Who wants to know that it is stored."""
+    is_atomic: bool = False
+    """Whether it is to be stored with its mark or not at all: a domain event is in it."""
 
 
 class Outbox:
@@ -54,6 +59,8 @@ class Outbox:
         self.wal_lsn = wal_lsn
         self.wal_time_us = 0
         self.is_closed = False
+        self.has_events = False
+        """Whether domain events may be among the messages: those are stored with their mark or not at all."""
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._messages: list[Outgoing] = []
@@ -148,21 +155,24 @@ class Outbox:
     def take(self) -> Unit:
         """What is here, up to ``max_bytes`` of messages; a larger one comes by itself."""
         messages, size = self._messages, self._size
+        is_atomic, most = self.has_events, self._max_messages + _FRAME_MESSAGES
+        if is_atomic:
+            most = min(most, _ATOMIC_MESSAGES)
         letters, self._letters, self._letter_bytes = self._letters, [], 0
-        if (size > self._max_bytes and len(messages) > 1) or len(
-            messages
-        ) > self._max_messages + _FRAME_MESSAGES:
-            return self._take_part(letters)
+        if (size > self._max_bytes and len(messages) > 1) or len(messages) > most:
+            return self._take_part(letters, is_atomic)
         self._messages, self._positions, self._size = [], [], 0
+        self.has_events = False
         told, self._told = self._told, []
         self._taken_lsn = self.wal_lsn
         self._room.set()
         position, at = self.position, self.commit_time_us
-        return Unit(messages, letters, size, position, self.wal_lsn, self.wal_time_us, at, told)
+        return Unit(messages, letters, size, position, self.wal_lsn, self.wal_time_us, at, told, is_atomic)
 
-    def _take_part(self, letters: list[DeadLetter]) -> Unit:
+    def _take_part(self, letters: list[DeadLetter], is_atomic: bool) -> Unit:
         count, size = 1, len(self._messages[0].payload)
-        while count < self._max_messages and size + len(self._messages[count].payload) <= self._max_bytes:
+        most = min(self._max_messages, _ATOMIC_MESSAGES) if is_atomic else self._max_messages
+        while count < most and size + len(self._messages[count].payload) <= self._max_bytes:
             size += len(self._messages[count].payload)
             count += 1
         messages = self._messages[:count]
@@ -172,4 +182,4 @@ class Outbox:
         self._size -= size
         self._filled.set()  # for the rest
         # Which of the commits since belong to this part is not known: the source is said to be where it was.
-        return Unit(messages, letters, size, position, self._taken_lsn, self.wal_time_us, at, [])
+        return Unit(messages, letters, size, position, self._taken_lsn, self.wal_time_us, at, [], is_atomic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bridge.change import Begin
+from bridge.context import Context
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Commit, Event
 from protos.wire import varint, varint_field
@@ -77,16 +78,28 @@ class Moment:
     """A transaction, as its messages need it: computed once, used for every row.
 
     ``id_prefix`` is an event's id up to the index, ``place_prefix`` the ``Zephyr-Commit`` header
-    up to it; ``time_field`` is the envelope's field as bytes.
+    up to it; ``time_field`` is the envelope's field as bytes. ``context`` is what the transaction
+    says of itself, ``context_fields`` and ``context_head`` the same as bytes and as headers.
     """
 
-    __slots__ = ("_commit_lsn", "id_prefix", "place_prefix", "time_field")
+    __slots__ = (
+        "_commit_lsn",
+        "context",
+        "context_fields",
+        "context_head",
+        "id_prefix",
+        "place_prefix",
+        "time_field",
+    )
 
-    def __init__(self, begin: Begin, id_prefix: str) -> None:
+    def __init__(self, begin: Begin, id_prefix: str, context: Context | None = None) -> None:
         lsn = fmt.format_lsn(begin.commit_lsn)
         self.id_prefix = f"{id_prefix}{lsn}."
         self.place_prefix = f"{lsn}/"
         self.time_field = varint_field(Event.TIME_FIELD_NUMBER, begin.commit_time_us & _UINT64)
+        self.context = context
+        self.context_fields: bytes = context.fields if context is not None else b""
+        self.context_head: str = context.head if context is not None else ""
         self._commit_lsn = varint_field(Commit.LSN_FIELD_NUMBER, begin.commit_lsn)
 
     def commit_field(self, index: int, count: int) -> bytes:

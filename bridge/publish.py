@@ -14,21 +14,21 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
 from bridge.change import Position
 from bridge.errors import EpochLost, Fenced, HistoryGone, StreamUnfit, Unreachable
+from bridge.growth import Growth, read_counts
 from bridge.jetstream import FENCED, JetStream, JetStreamError, StoredMessage
 from bridge.mark_schedule import MarkSchedule
 from bridge.outgoing import Outgoing, head_of, stored_bytes
 from bridge.postgres import Source
 from bridge.stream import StreamState
+from bridge.tail import Tail, last_change
 from bridge.timeline import check_source
 from protos.events.v1 import stream_format as fmt
-from protos.events.v1.event_pb2 import Event
 from protos.events.v1.mark_pb2 import OwnerMark, PositionMark
 
 MarkT = TypeVar("MarkT", OwnerMark, PositionMark)
@@ -38,16 +38,6 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 _UNIT_MESSAGES = 2000
 _UNIT_BYTES = 2 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """Where the stream ends: the last stored change (None: none yet), the mark before it, and when the
-    change was committed (Unix time in microseconds; 0: not known)."""
-
-    position: Position | None
-    mark: PositionMark
-    commit_time_us: int = 0
 
 
 class Publisher:
@@ -71,9 +61,11 @@ class Publisher:
         self._fence = ""
         self._owner_mark = MarkSchedule(state)
         self._position_mark = MarkSchedule(state)
+        self._growth = Growth(state)
         self._last_term = 0
         self.term = 0
         self.last_sequence = 0
+        """The stream's end, as far as it is known: others store as well."""
 
     async def begin_term(self) -> None:
         """Writes the owner mark of a new term. The position mark was read before: whoever does not
@@ -141,7 +133,7 @@ class Publisher:
         position = Position(mark.commit_lsn, mark.index, mark.complete) if mark.commit_lsn else None
         # A term marks from where it reads before it stores a change: until then there is none, and
         # after the mark stand the rows of a copy, a million perhaps.
-        last = await self._last_change() if mark.wal_lsn else None
+        last = await last_change(self._jetstream, self._position_mark.sequence) if mark.wal_lsn else None
         commit_time_us = mark.commit_time
         if last is not None:
             place, commit_time_us = last
@@ -151,17 +143,11 @@ class Publisher:
             check_source(self._source, mark, position.lsn)
         return Tail(position, mark, commit_time_us)
 
-    async def _last_change(self) -> tuple[fmt.CommitPlace, int] | None:
-        """Place and commit time of the last change after the position mark, from the end backwards: what
-        stands behind it are marks, what a backfill read, and events of others, none of which has a place."""
-        for sequence in range(self.last_sequence, self.last_sequence - self.messages_since_mark, -1):
-            message = await self._jetstream.at(sequence)
-            if message is not None and (place := message.headers.get(fmt.COMMIT)) is not None:
-                return fmt.parse_commit(place), _commit_time_us(message)
-        return None
-
-    async def publish(self, messages: Sequence[Outgoing], mark: PositionMark | None = None) -> int:
-        """Stores events in order, as one unit, and after them a position mark that covers them.
+    async def publish(
+        self, messages: Sequence[Outgoing], mark: PositionMark | None = None, is_atomic: bool = False
+    ) -> int:
+        """Stores events in order, as one unit, and after them a position mark that covers them; with
+        ``is_atomic`` all of it or nothing, in which case it is at most ``BATCH_MESSAGES`` with the mark.
 
         Gives the sequence of the last message.
 
@@ -174,7 +160,7 @@ class Publisher:
         if mark is None:
             return await self._store(list(messages), self._fence)
         last = Outgoing(fmt.POSITION_SUBJECT, "", mark.SerializeToString())
-        sequence = await self._store([*messages, last], self._fence)
+        sequence = await self._store([*messages, last], self._fence, is_atomic)
         self._position_mark.written(sequence)
         return sequence
 
@@ -233,12 +219,30 @@ class Publisher:
 
     @property
     def messages_since_mark(self) -> int:
-        """How many messages stand after the last position mark."""
-        return self.last_sequence - self._position_sequence
+        """How many messages the bridge stored after the last position mark."""
+        return self._position_mark.messages_since
 
     @property
-    def _position_sequence(self) -> int:
-        return self._position_mark.sequence
+    def look_pause_s(self) -> float:
+        """How long until ``look_if_due`` has something to do."""
+        return self._growth.pause_s
+
+    async def look_if_due(self) -> None:
+        """Looks how far others have written the stream on, where that can evict marks.
+
+        Raises:
+            Unreachable: the broker gives no answer, or the stream is gone.
+        """
+        if self._growth.pause_s > 0:
+            return
+        try:
+            state = await read_counts(self._jetstream)
+        except JetStreamError as exc:
+            raise Unreachable(exc.message, "see the broker's log; trying again") from exc
+        size = self._growth.looked(state)
+        self.last_sequence = max(self.last_sequence, state.last_sequence)
+        self._position_mark.stored(size, 0)
+        self._owner_mark.stored(size, 0)
 
     async def begin_epoch(self) -> None:
         """Writes the first marks of a new epoch into a stream that holds an older one.
@@ -259,9 +263,10 @@ class Publisher:
         self._owner_mark.written(sequence)
         self._fence = head_of({fmt.FENCE_SEQUENCE: str(sequence), fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT})
 
-    async def _store(self, messages: list[Outgoing], head: str = "") -> int:
+    async def _store(self, messages: list[Outgoing], head: str = "", is_atomic: bool = False) -> int:
         try:
-            sequence = await self._jetstream.publish_run(messages, head)
+            store = self._jetstream.publish_batch if is_atomic else self._jetstream.publish_run
+            sequence = await store(messages, head)
         except JetStreamError as exc:
             if exc.error_code == FENCED:
                 raise await self._fenced() from exc
@@ -269,8 +274,9 @@ class Publisher:
         self.last_sequence = sequence
         # Marks count too: an idle source stores nothing else.
         size = stored_bytes(messages)
-        self._position_mark.stored(size)
-        self._owner_mark.stored(size)
+        self._growth.stored(len(messages), size)
+        self._position_mark.stored(size, len(messages))
+        self._owner_mark.stored(size, len(messages))
         return sequence
 
     async def _fenced(self) -> Fenced | Unreachable:
@@ -299,13 +305,6 @@ def _read_mark(message: StoredMessage, mark: MarkT) -> MarkT:
             f"the mark at sequence {message.sequence} cannot be read", "see who else writes to zephyr._mark.>"
         ) from exc
     return mark
-
-
-def _commit_time_us(message: StoredMessage) -> int:
-    try:
-        return Event.FromString(message.payload).time
-    except DecodeError:
-        return 0  # Not ours, whatever its headers say; the next mark knows.
 
 
 def _other_epoch(found: str, wanted: str) -> EpochLost:

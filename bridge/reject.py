@@ -8,9 +8,10 @@ reason as its data. The body, as the log has it, is a dead letter. No I/O.
 from __future__ import annotations
 
 from bridge.change import Begin, Unchanged
+from bridge.domain_event import DomainEvent
 from bridge.draft import Draft
 from bridge.errors import EventRejected
-from bridge.outgoing import Outgoing, head_of
+from bridge.outgoing import Moment, Outgoing, head_of
 from bridge.plan import Plan
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
@@ -27,15 +28,19 @@ _REASONS = {
 
 
 def reject(
-    draft: Draft, error: EventRejected, begin: Begin, index: int, count: int
+    draft: Draft | DomainEvent, error: EventRejected, begin: Begin, moment: Moment, index: int, count: int
 ) -> tuple[Outgoing, DeadLetter]:
     """The marker for a draft's place in its transaction, and the dead letter."""
+    if isinstance(draft, DomainEvent):
+        return draft.reject(error, begin, moment, index, count, _REASONS[error.reason])
     plan, origin = draft.plan, draft.plan.origin
     identity = fmt.event_id(origin.system_id, origin.epoch, begin.commit_lsn, index)
     event = _event(draft, error, identity, begin)
     event.commit.lsn, event.commit.index, event.commit.count = begin.commit_lsn, index, count
     place = {fmt.COMMIT: str(fmt.CommitPlace(begin.commit_lsn, index, count))}
-    return _marker(plan, event, place), _letter(draft, event, begin, index)
+    if moment.context is not None:
+        moment.context.fill(event)
+    return _marker(plan, event, place, moment.context_head), _letter(draft, event, begin, index)
 
 
 def reject_state(draft: Draft, error: EventRejected, begin: Begin) -> tuple[Outgoing, DeadLetter]:
@@ -69,8 +74,8 @@ def _event(draft: Draft, error: EventRejected, identity: str, begin: Begin) -> E
     )
 
 
-def _marker(plan: Plan, event: Event, place: dict[str, str]) -> Outgoing:
-    head = head_of({fmt.ID: event.id, fmt.VERB: fmt.REJECTED, fmt.SCHEMA: plan.schema} | place)
+def _marker(plan: Plan, event: Event, place: dict[str, str], context_head: str = "") -> Outgoing:
+    head = head_of({fmt.ID: event.id, fmt.VERB: fmt.REJECTED, fmt.SCHEMA: plan.schema} | place) + context_head
     subject = str(fmt.Subject(event.workspace_id, plan.kind, event.subject))
     return Outgoing(subject, head, event.SerializeToString(deterministic=True))
 

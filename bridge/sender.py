@@ -3,7 +3,8 @@
 A unit begins when the one before it is acknowledged, so two are never in flight together
 (of two pipelined ones the first could lose a message and the second be stored). Under load a
 run carries its own position mark as its last message; a lone event goes alone, and the mark
-follows in its time. The ledger is told only of what a stored mark covers.
+follows in its time. Domain events are always stored with their mark (docs/decisions/025).
+The ledger is told only of what a stored mark covers.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class Sender:
         """
         outbox = self._outbox
         while True:
-            await outbox.filled(_ASKED_EVERY_S if self._is_asked else self._mark_interval_s)
+            pause_s = min(self._mark_interval_s, self._publisher.look_pause_s)
+            await outbox.filled(_ASKED_EVERY_S if self._is_asked else pause_s)
+            await self._publisher.look_if_due()
             await self._store(outbox.take())
             # In a transaction as well: one that stalls, or is only skipped, must not let the marks age.
             await self._mark_if_due()
@@ -82,16 +85,17 @@ class Sender:
             publisher.position_due(count, unit.size)
             or publisher.messages_since_mark + count > _MARK_EVERY_MESSAGES
         )
+        carries_mark = (is_due and count > 1) or unit.is_atomic
         self.in_flight, self.in_flight_bytes = count, unit.size
         try:
             for letter in unit.letters:
                 assert self._keep is not None, "who adds letters gives them a place"
                 await self._keep(letter)
-            if is_due and count > 1:
+            if carries_mark:
                 mark = publisher.position_mark(
                     unit.position, unit.wal_lsn, self._wal_time_us, unit.commit_time_us
                 )
-                await publisher.publish(unit.messages, mark)
+                await publisher.publish(unit.messages, mark, unit.is_atomic)
             else:
                 if is_due:
                     await self._mark()
@@ -102,7 +106,7 @@ class Sender:
         self._stored_time_us = unit.commit_time_us
         for tell in unit.told:
             tell()
-        if is_due and count > 1:
+        if carries_mark:
             self._marked()
 
     async def _mark_if_due(self) -> None:

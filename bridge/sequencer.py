@@ -1,6 +1,6 @@
 """Frames of the slot to messages in the outbox, each at its place.
 
-Each change takes the next index of its transaction. One message is always held until the
+Each change takes the next index of its transaction, and so does each domain event that it emitted. One message is always held until the
 next change or the commit is seen, because the last one carries the count. What the
 checkpoint covers is skipped by (commit LSN, index), so a slot that starts earlier, after a
 crash on either side, repeats nothing. No I/O, and nothing here waits.
@@ -13,6 +13,8 @@ from collections.abc import Callable
 import structlog
 
 from bridge.change import Begin, Commit, LogicalMessage, Relation, RowChange, Truncate
+from bridge.context import Context, read_context
+from bridge.domain_event import DomainEvent
 from bridge.draft import Draft
 from bridge.encode import Encoder
 from bridge.errors import EpochLost, EventRejected
@@ -21,6 +23,7 @@ from bridge.outgoing import Moment, Outgoing
 from bridge.pgoutput import XLOG_DATA_HEAD, XLOG_DATA_KIND, Decoder, Keepalive, parse_frame
 from bridge.reject import reject
 from bridge.watermarks import Window
+from protos.events.v1 import stream_format as fmt
 
 log = structlog.get_logger("bridge")
 
@@ -37,7 +40,9 @@ class Sequencer:
         self._outbox = outbox
         self._keeps_letters = keeps_letters
         self.rejected = 0
-        """How many rows of this term could not become events."""
+        """How many rows and domain events of this term could not become events."""
+        self.passed_over = 0
+        """How many of our logical messages of this term could not be taken."""
         self.reply_requested = False
         """The source wants to be told how far it is confirmed; whoever tells it takes this back."""
         self.expected_lsn = 0
@@ -50,8 +55,10 @@ class Sequencer:
         self._moment: Moment | None = None
         self._skips_transaction = False
         self._index = 0
-        self._held: Draft | None = None
+        self._held: Draft | DomainEvent | None = None
         self._held_index = 0
+        self._context: Context | None = None
+        self._held_context: Context | None = None
 
     @property
     def open_lsn(self) -> int:
@@ -110,6 +117,8 @@ class Sequencer:
         elif isinstance(message, LogicalMessage):
             if self.on_message is not None:
                 self.on_message(message)
+            if message.prefix in (fmt.EVENT_PREFIX, fmt.CONTEXT_PREFIX):
+                self._said(message)
         else:
             assert message is None or isinstance(message, Relation)
 
@@ -119,6 +128,7 @@ class Sequencer:
         self._begin = begin
         self._encoder.commit_lsn = begin.commit_lsn
         self._moment = None
+        self._context = self._held_context = None
         self._index = 0
         self._skips_transaction = self._outbox.covers_transaction(begin.commit_lsn)
 
@@ -152,32 +162,81 @@ class Sequencer:
         for draft in self._encoder.encode(change):
             if self._held is not None and self._begin is not None:
                 self._queue(self._held, self._begin, 0)
-            self._held, self._held_index = draft, self._index
+            self._held, self._held_index, self._held_context = draft, self._index, self._context
             self._index += 1
 
-    def _queue(self, draft: Draft, begin: Begin, count: int) -> None:
+    def _said(self, message: LogicalMessage) -> None:
+        """Takes a domain event, or the transaction's word of itself."""
+        begin = self._begin
+        if not message.transactional or begin is None:
+            # It was not committed with anything, and comes again after each fault: it has no place in the stream.
+            self._passed_over("a logical message that is not transactional", "emit it with true", message)
+            return
+        if self._skips_transaction:
+            return
+        if message.prefix == fmt.CONTEXT_PREFIX:
+            try:
+                self._context = read_context(message.content)
+            except ValueError as exc:
+                self._context = None
+                self._passed_over(f"the context of a transaction: {exc}", "correct whoever emits it", message)
+            return
+        if self._held is not None:
+            self._queue(self._held, begin, 0)
+        self._held = self._encoder.domain_event(message.content, self._context)
+        self._held_index, self._held_context = self._index, self._context
+        self._index += 1
+
+    def _passed_over(self, what: str, mend: str, message: LogicalMessage) -> None:
+        self.passed_over += 1
+        if self.passed_over < _REJECTED_SAID or self.passed_over & (self.passed_over - 1) == 0:
+            log.warning(
+                "a logical message is passed over",
+                cause=what,
+                prefix=message.prefix,
+                at=f"{message.lsn:X}",
+                mend=mend,
+                passed_over=self.passed_over,
+            )
+
+    def _queue(self, draft: Draft | DomainEvent, begin: Begin, count: int) -> None:
         index = self._held_index
         self._held = None
         if self._outbox.covers(begin.commit_lsn, index):
             return
-        if self._moment is None:
-            self._moment = self._encoder.moment(begin)
+        moment = self._moment
+        if moment is None or moment.context is not self._held_context:
+            moment = self._moment = self._encoder.moment(begin, self._held_context)
         try:
-            message = draft.plan.message(draft, self._moment, index, count)
+            if isinstance(draft, Draft):
+                message = draft.plan.message(draft, moment, index, count)
+            else:
+                self._outbox.has_events = True
+                message = draft.message(begin, moment, index, count)
         except EventRejected as error:
             if not self._keeps_letters:
                 raise
-            message = self._reject(draft, error, begin, index, count)
+            message = self._reject(draft, error, begin, moment, index, count)
         self._outbox.add(message, begin.commit_lsn, index, count > 0, begin.commit_time_us)
 
-    def _reject(self, draft: Draft, error: EventRejected, begin: Begin, index: int, count: int) -> Outgoing:
-        marker, letter = reject(draft, error, begin, index, count)
+    def _reject(
+        self,
+        draft: Draft | DomainEvent,
+        error: EventRejected,
+        begin: Begin,
+        moment: Moment,
+        index: int,
+        count: int,
+    ) -> Outgoing:
+        marker, letter = reject(draft, error, begin, moment, index, count)
         self._outbox.add_letter(letter)
         self.rejected += 1
         # The first ones each, then at every doubling: a table of them must not flood the log.
         if self.rejected < _REJECTED_SAID or self.rejected & (self.rejected - 1) == 0:
             log.warning(
-                "a row cannot become an event: it went to the dead letters",
+                "a row cannot become an event: it went to the dead letters"
+                if isinstance(draft, Draft)
+                else "a domain event cannot be one: it went to the dead letters",
                 cause=error.message,
                 id=letter.id,
                 mend=error.mend,

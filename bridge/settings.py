@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, ValidationError, ValidationInfo, field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.errors import SettingInvalid
+from protos.events.v1 import stream_format as fmt
 
 _MIB = 1024 * 1024
 _MAX_AGE_S = 9e9
@@ -39,6 +40,8 @@ class BridgeSettings(BaseSettings):
     stream: str = "ZEPHYR"
     slot: str = "zephyr"
     publication: str = "zephyr"
+
+    extra_kinds: Annotated[str, Field(validation_alias=_env("ZEPHYR_KINDS"))] = ""
 
     stream_max_age_s: Annotated[float, Field(ge=0, le=_MAX_AGE_S)] = 0
     stream_max_bytes: Annotated[int, Field(ge=0)] = 0
@@ -85,6 +88,12 @@ class BridgeSettings(BaseSettings):
         int | None, Field(ge=0, validation_alias=_env("ZEPHYR_BRIDGE_HELD_WAL_WARN_BYTES"))
     ] = None
     standby: Annotated[bool, Field(validation_alias=_env("ZEPHYR_BRIDGE_STANDBY"))] = False
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds that a domain event may have beside those of the mapping: ZEPHYR_KINDS, comma separated."""
+        given = {kind.strip() for kind in self.extra_kinds.split(",")}
+        return frozenset(kind for kind in given if fmt.is_token(kind))
 
     @field_validator("slot", "publication")
     @classmethod

@@ -170,7 +170,7 @@ class Snapshot:
                 if len(batch) >= self._publisher.unit_messages or size >= self._publisher.unit_bytes:
                     await self._store(batch)
                     batch = []
-                elif self._publisher.seconds_since_mark >= self._settings.mark_interval_s:
+                elif self._publisher.seconds_since_mark >= self._look_after_s:
                     await self._renew_if_due(0, 0)
         if batch:
             await self._store(batch)
@@ -222,7 +222,7 @@ class Snapshot:
     async def _publish(self, queue: asyncio.Queue[_Batch | None], ledger: CopyLedger) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._settings.mark_interval_s):
+                async with asyncio.timeout(self._look_after_s):
                     batch = await queue.get()
             except TimeoutError:
                 # A part in which nothing changed takes its time: the marks must not age meanwhile.
@@ -243,8 +243,13 @@ class Snapshot:
             due_at = self._began_at + rows / limit
             while (ahead_s := due_at - time.monotonic()) > 0:
                 # The marks must not age meanwhile.
-                await asyncio.sleep(min(ahead_s, self._settings.mark_interval_s))
+                await asyncio.sleep(min(ahead_s, self._look_after_s))
                 await self._renew_if_due(0, 0)
+
+    @property
+    def _look_after_s(self) -> float:
+        """When the marks are to be looked after again."""
+        return min(self._settings.mark_interval_s, self._publisher.look_pause_s)
 
     async def _store(self, messages: list[Outgoing]) -> None:
         await self._renew_if_due(len(messages), sum(len(each.payload) for each in messages))
@@ -252,6 +257,7 @@ class Snapshot:
 
     async def _renew_if_due(self, count: int, size: int) -> None:
         publisher = self._publisher
+        await publisher.look_if_due()
         if publisher.owner_due(count, size):
             await publisher.renew_owner()
         if publisher.position_due(count, size):

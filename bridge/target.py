@@ -20,9 +20,10 @@ from bridge.ingest import FastIngest
 from bridge.jetstream import JetStream, connect_nats
 from bridge.origin import Origin
 from bridge.postgres import SlotState
-from bridge.publish import Publisher, Tail
+from bridge.publish import Publisher
 from bridge.settings import BridgeSettings
 from bridge.stream import StreamState, create_stream, fit_stream, new_epoch, read_stream
+from bridge.tail import Tail
 from protos.events.v1.rejected_pb2 import DeadLetter
 
 log = structlog.get_logger("bridge")

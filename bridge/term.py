@@ -170,7 +170,9 @@ class TermOpener:
     def _encoder(self, origin: Origin, target: Target) -> Encoder:
         source = origin.source
         limit = self._event_limit(target.jetstream.max_payload)
-        return Encoder(origin.fitted, source.system_id, source.database, target.epoch, limit)
+        return Encoder(
+            origin.fitted, source.system_id, source.database, target.epoch, limit, self._settings.kinds
+        )
 
     def _event_limit(self, max_payload: int) -> int:
         limit = min(self._settings.max_event_bytes, max_payload - _HEADER_ROOM_BYTES)

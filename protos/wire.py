@@ -11,6 +11,9 @@ from typing import Final
 SHORT: Final = tuple([bytes((value,)) for value in range(128)])
 """The varints of one byte, by their value."""
 
+# The varints of two bytes, by their value; what is below 128 is shorter.
+_DOUBLE: Final = tuple([bytes((value & 0x7F | 0x80, value >> 7)) for value in range(1 << 14)])
+
 # Two bytes that are not a varint's last, by the 14 bits that they hold.
 _PAIRS: Final = tuple([bytes((value & 0x7F | 0x80, value >> 7 | 0x80)) for value in range(1 << 14)])
 
@@ -19,13 +22,15 @@ def varint(value: int) -> bytes:
     """An unsigned integer as a base-128 varint."""
     if value < 128:
         return SHORT[value]
+    if value < 1 << 14:
+        return _DOUBLE[value]
     out = b""
     while value >= 1 << 14:
         out += _PAIRS[value & 0x3FFF]
         value >>= 14
     if value < 128:
         return out + SHORT[value]
-    return out + bytes((value & 0x7F | 0x80, value >> 7))
+    return out + _DOUBLE[value]
 
 
 def varint_field(number: int, value: int) -> bytes:

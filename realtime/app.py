@@ -22,6 +22,9 @@ from protos.events.v1 import publish_pb2, read_pb2, read_pb2_grpc, stream_pb2
 from realtime.auth.load import load_policy
 from realtime.auth.policy import Policy
 from realtime.auth.read_access import ReadAccess
+from realtime.broadcast.audience import Audience
+from realtime.broadcast.receiver import Receiver
+from realtime.broadcast.sender import Sender
 from realtime.cache import RedisCache
 from realtime.catchup import CatchUp
 from realtime.database import Database
@@ -38,6 +41,8 @@ from realtime.publish.places import Places
 from realtime.publish.publisher import Publisher
 from realtime.publish.table import Producers
 from realtime.publish.window import Allowance
+from realtime.read_after import ReadAfter
+from realtime.services.broadcast import Broadcasting
 from realtime.services.cloud_events import CloudEventRequests
 from realtime.services.list_events import ListEvents
 from realtime.services.publish import PublishService
@@ -47,6 +52,7 @@ from realtime.settings import ServerSettings
 from realtime.source import Source
 from realtime.states_postgres import PostgresStates
 from realtime.subscription import Feed
+from realtime.tap import tap
 
 log = structlog.get_logger("server")
 
@@ -104,6 +110,9 @@ class Server:
             store_listener = _ConnectionListener()
             store = await _connect(settings.nats_url, store_listener.connection_lost, "zephyr-server-publish")
             stack.push_async_callback(store.close)
+            # And one for broadcasts, so that a flood of them is not in front of what is stored.
+            beside = await _connect(settings.nats_url, lambda: None, "zephyr-server-broadcast")
+            stack.push_async_callback(beside.close)
 
             # And one for what plain NATS clients ask to be stored.
             asking = await _connect(settings.nats_url, lambda: None, "zephyr-server-requests")
@@ -114,15 +123,22 @@ class Server:
             arrivals = Arrivals()
             source = Source(reader, hub, preload=settings.ring_entries // 4, arrivals=arrivals)
             listener.source = source
+            catch_up = CatchUp(hub, StreamReader(past, settings.stream))
+            tap(past).pace = catch_up.pace.read
             publisher = await _publisher(settings, self._policy, store, arrivals)
             store_listener.source = publisher.broker
             stack.push_async_callback(publisher.broker.close)
+            states = PostgresStates(database)
+            projector = Projector(cache)
+            audience = Audience(lambda: hub.memberships)
+            receiver = Receiver(beside, audience, settings.broadcast_bytes)
             feed = Feed(
                 hub,
                 source,
                 reader,
-                CatchUp(hub, StreamReader(past, settings.stream)),
-                PostgresStates(database),
+                catch_up,
+                states,
+                audience,
             )
             streams = StreamService(
                 feed, settings.kinds, policy=self._policy, auth_warning_s=settings.auth_warning_s
@@ -136,9 +152,13 @@ class Server:
             server = grpc.aio.server(options=(*_OPTIONS, *_keepalive(settings)))
             server.add_generic_rpc_handlers((streams.handler(), publishing.handler()))
             read_pb2_grpc.add_ReadServiceServicer_to_server(
-                ReadService(cache, database, access=access), server
+                ReadService(
+                    cache, database, access=access, read_after=ReadAfter(hub, projector, states.position)
+                ),
+                server,
             )
             ListEvents(feed, settings.kinds, access).register(server)
+            Broadcasting(Sender(beside), publisher.drafter, access, settings.broadcast_bytes).register(server)
             health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
             reflection.enable_server_reflection(
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
@@ -149,8 +169,9 @@ class Server:
             async with asyncio.TaskGroup() as tasks:
                 owned = [
                     tasks.create_task(source.run(), name="source"),
-                    tasks.create_task(project(Projector(cache), feed), name="projector"),
+                    tasks.create_task(project(projector, feed), name="projector"),
                     tasks.create_task(publisher.producers.run(), name="producers"),
+                    tasks.create_task(receiver.run(), name="broadcasts"),
                     tasks.create_task(requests.run(), name="requests"),
                 ]
                 try:

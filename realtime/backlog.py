@@ -16,18 +16,20 @@ from realtime.frames import Framed
 from realtime.limits import MailboxLimits
 
 _SMALL_BYTES: Final = 64 * 1024
+_EMPTY: Final[deque[Framed]] = deque(maxlen=0)
+"""Of all backlogs that hold nothing: nearly always, and a deque of one's own has room for 64 from the first."""
 
 
 class Backlog:
     """``items`` in the stream's order, and the ``bytes`` of their frames."""
 
     def __init__(self, limits: MailboxLimits, budget: Budget) -> None:
-        self.items: deque[Framed] = deque()
+        self.items: deque[Framed] = _EMPTY
         self.bytes = 0
         self._limits = limits
         self._budget = budget
-        self._room = asyncio.Event()
-        self._room.set()
+        self._is_full = False
+        self._room: asyncio.Event | None = None  # none until somebody waits
 
     def put(self, item: Framed) -> bool:
         """Takes an event, if there is room."""
@@ -36,8 +38,10 @@ class Backlog:
         if (count and (count >= self._limits.max_events or self.bytes + size > self._limits.max_bytes)) or (
             not self._budget.has_room(size) and (count or size > _SMALL_BYTES)
         ):
-            self._room.clear()
+            self._is_full = True
             return False
+        if not count:
+            self.items = deque()
         self.items.append(item)
         self.bytes += size
         self._budget.charge(size)
@@ -48,7 +52,10 @@ class Backlog:
         size = sum([len(frame) for _, _, frame in items])
         if not self._budget.has_room(size):
             return False
-        self.items.extend(items)
+        if items:
+            if not self.items:
+                self.items = deque()
+            self.items.extend(items)
         self.bytes += size
         self._budget.charge(size)
         return True
@@ -58,31 +65,40 @@ class Backlog:
         size = 0
         for _ in range(count):
             size += len(self.items.popleft()[2])
+        if not self.items:
+            self.items = _EMPTY
         self._refund(size)
 
     def keep(self, wanted: Callable[[Framed], bool]) -> None:
         """Drops what is not wanted any more."""
         before = self.bytes
-        self.items = deque(item for item in self.items if wanted(item))
+        self.items = deque(item for item in self.items if wanted(item)) or _EMPTY
         self._refund(before - sum([len(frame) for _, _, frame in self.items]))
 
     def renumber(self, stored: int, internal: int) -> None:
         """Moves the counts of every point by the same amount."""
-        self.items = deque(
-            (entry, point.renumbered(stored, internal), frame) for entry, point, frame in self.items
-        )
+        if self.items:
+            self.items = deque(
+                (entry, point.renumbered(stored, internal), frame) for entry, point, frame in self.items
+            )
 
     def refuse(self) -> None:
         """There is no room, for another reason than its own: ``room`` waits until ``admit``."""
-        self._room.clear()
+        self._is_full = True
 
     def admit(self) -> None:
         """Ends ``room``."""
-        self._room.set()
+        self._is_full = False
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     async def room(self) -> bool:
         """Waits until it is half empty, and for the connection; False when it has to be asked again."""
-        await self._room.wait()
+        if self._is_full:
+            if self._room is None:
+                self._room = asyncio.Event()
+            await self._room.wait()
         if not self.items or self._budget.has_room(1):
             return True
         await self._budget.room()
@@ -91,11 +107,11 @@ class Backlog:
     def release(self) -> None:
         """Gives everything back to the budget."""
         self._budget.refund(self.bytes)
-        self.items.clear()
+        self.items = _EMPTY
         self.bytes = 0
 
     def _refund(self, size: int) -> None:
         self.bytes -= size
         self._budget.refund(size)
         if len(self.items) * 2 <= self._limits.max_events and self.bytes * 2 <= self._limits.max_bytes:
-            self._room.set()
+            self.admit()

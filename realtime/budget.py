@@ -12,7 +12,7 @@ class Budget:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.used = 0
-        self._room = asyncio.Event()
+        self._room: asyncio.Event | None = None  # none until somebody waits: most connections never do
 
     def has_room(self, size: int) -> bool:
         """Whether so many bytes more may wait. Anything may while nothing does."""
@@ -25,10 +25,12 @@ class Budget:
     def refund(self, size: int) -> None:
         """So many bytes wait no longer."""
         self.used -= size
-        if size:
+        if size and self._room is not None:
             self._room.set()
+            self._room = None
 
     async def room(self) -> None:
         """Waits until something was refunded."""
-        self._room.clear()
+        if self._room is None:
+            self._room = asyncio.Event()
         await self._room.wait()

@@ -6,7 +6,7 @@ subscription is put on the live edge at the very moment when nothing lies betwee
 the hub's position, so that there is neither a gap nor a repetition at the seam.
 
 Nothing waits for a client while it holds a place among those that read from the broker, unless
-nobody else wants it; and all of them together get one slice of work in a turn of the loop.
+nobody else wants it; and all of them together get one slice of work at a time, as ``pace.py`` gives it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ from realtime.handover import hand_over_entries, hand_over_items
 from realtime.history import Item
 from realtime.hub import Hub
 from realtime.jetstream import StreamReader, StreamState
+from realtime.pace import Pace, Past
 from realtime.point import Point
 from realtime.subscriber import Subscriber
 
 _RING_BATCH = 256
-_SLICE = 64
-"""Entries that are handed over in one turn of the loop: about a millisecond of work in plain Python, half of
-it compiled."""
 _LONG_WAY = 8192
 """Messages from which on a consumer is worth its making; it has the broker send a few thousand too many."""
 _PAUSE_S = 0.5
@@ -47,7 +45,7 @@ class CatchUp:
         self._readers = asyncio.Semaphore(_READERS)
         self._waiting = 0
         self._wanted = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self.pace = Pace()
 
     async def first_point(self) -> Point:
         """The point before the oldest message that is left.
@@ -100,10 +98,11 @@ class CatchUp:
         """
         hub = self._hub
         await hub.reached(subscriber.examined.sequence)
+        past = Past(self.pace, hub)
         while not (subscriber.is_closed or reset.done()):
             items = hub.history.read(subscriber.examined.sequence, hub.position.sequence, _RING_BATCH)
             if items is None:
-                is_through = await self._read_stream(subscriber, reset)
+                is_through = await self._read_stream(subscriber, past, reset)
             else:
                 self._take_on_numbering(subscriber)
                 if not items:
@@ -114,6 +113,23 @@ class CatchUp:
             if not is_through:
                 await subscriber.room()
 
+    def join(self, subscriber: Subscriber) -> bool:
+        """Whether it could be put on the live edge at once: the ring holds what is left, and that is little."""
+        hub = self._hub
+        if subscriber.examined.sequence > hub.position.sequence:
+            return False
+        for _ in range(2):
+            items = hub.history.read(subscriber.examined.sequence, hub.position.sequence, _RING_BATCH)
+            if items is None:
+                return False
+            self._take_on_numbering(subscriber)
+            if not items:
+                hub.attach(subscriber)
+                return True
+            if not hand_over_items(subscriber, items, hub.memberships):
+                return False
+        return False
+
     def _take_on_numbering(self, subscriber: Subscriber) -> None:
         here = self._hub.history.point_at(subscriber.examined.sequence)
         assert here is not None
@@ -121,7 +137,9 @@ class CatchUp:
         if (here.stored, here.internal) != (own.stored, own.internal):
             subscriber.renumber(here.stored - own.stored, here.internal - own.internal)
 
-    async def _read_stream(self, subscriber: Subscriber, reset: asyncio.Future[CursorReset]) -> bool:
+    async def _read_stream(
+        self, subscriber: Subscriber, past: Past, reset: asyncio.Future[CursorReset]
+    ) -> bool:
         """Goes on by what is released, some of the way; False when the mailbox is full.
 
         Waits while the broker is away, and while a replica that lags gives nothing.
@@ -132,8 +150,8 @@ class CatchUp:
                     return True
                 way = self._hub.position.sequence - subscriber.examined.sequence
                 if way > _LONG_WAY and not self._waiting:
-                    return await self._by_consumer(subscriber, reset)
-                return await self._by_page(subscriber, reset)
+                    return await self._by_consumer(subscriber, past, reset)
+                return await self._by_page(subscriber, past, reset)
         except SourceUnavailable:
             await asyncio.sleep(_PAUSE_S)
             return True
@@ -154,7 +172,7 @@ class CatchUp:
         finally:
             self._readers.release()
 
-    async def _by_page(self, subscriber: Subscriber, reset: asyncio.Future[CursorReset]) -> bool:
+    async def _by_page(self, subscriber: Subscriber, past: Past, reset: asyncio.Future[CursorReset]) -> bool:
         hub = self._hub
         after = subscriber.examined
         entries = await self._reader.page(hub.epoch, after.sequence)
@@ -165,14 +183,17 @@ class CatchUp:
             raise SourceUnavailable("nothing was given")
         if entries[0].sequence > hub.position.sequence:
             return self._skip_hole(subscriber)
-        for at in range(0, len(entries), _SLICE):
-            if not await self._slice(subscriber, entries[at : at + _SLICE]):
+        at = 0
+        while at < len(entries) and not (subscriber.is_closed or reset.done()):
+            end = at + self.pace.slice
+            if not await self._slice(subscriber, past, entries[at:end]):
                 return False
-            if subscriber.is_closed or reset.done():
-                break
+            at = end
         return True
 
-    async def _by_consumer(self, subscriber: Subscriber, reset: asyncio.Future[CursorReset]) -> bool:
+    async def _by_consumer(
+        self, subscriber: Subscriber, past: Past, reset: asyncio.Future[CursorReset]
+    ) -> bool:
         """Ends where the ring begins, when the client is too slow for it, or when others wait."""
         hub = self._hub
         is_through = True
@@ -181,7 +202,9 @@ class CatchUp:
         async def take(entries: list[Entry]) -> bool:
             nonlocal is_through, is_checked
             after = subscriber.examined.sequence
-            if not is_checked or entries[-1].sequence != after + len(entries):
+            # What was read in a turn just now is handed over in the same one.
+            is_in_turn = is_checked and entries[-1].sequence == after + len(entries)
+            if not is_in_turn:
                 await self._check(after, entries)
                 is_checked = True
             if entries[0].sequence > hub.position.sequence:
@@ -190,28 +213,37 @@ class CatchUp:
             while True:
                 if subscriber.is_closed or reset.done():
                     return True
-                is_through = await self._slice(subscriber, entries)
+                if is_in_turn:
+                    is_through = self._hand_over(subscriber, past, entries)
+                else:
+                    is_through = await self._slice(subscriber, past, entries)
                 if is_through:
                     break
                 if not await self._room(subscriber):
                     return True
+                is_in_turn = False
                 entries = [entry for entry in entries if entry.sequence > subscriber.examined.sequence]
             here = subscriber.examined.sequence
+            delivery.limit = self.pace.slice
             return bool(self._waiting) or here >= hub.history.floor.sequence or here < entries[-1].sequence
 
-        delivery = Delivery(self._reader.connection, hub.epoch, _SLICE, self._turn)
+        delivery = Delivery(self._reader.connection, hub.epoch, self.pace.slice, past)
         began = subscriber.examined.sequence
         await deliver(self._reader, delivery, {"opt_start_seq": began + 1}, take, ends_when_idle=True)
         if subscriber.examined.sequence == began and is_through and not subscriber.is_closed:
             raise SourceUnavailable("nothing was given")
         return is_through
 
-    async def _slice(self, subscriber: Subscriber, entries: list[Entry]) -> bool:
-        async with self._turn:
-            through = self._hub.position.sequence
-            is_through = hand_over_entries(subscriber, entries, through, self._hub.memberships)
-            await asyncio.sleep(0)
+    async def _slice(self, subscriber: Subscriber, past: Past, entries: list[Entry]) -> bool:
+        async with past:
+            is_through = self._hand_over(subscriber, past, entries)
+        await asyncio.sleep(0)
         return is_through
+
+    def _hand_over(self, subscriber: Subscriber, past: Past, entries: list[Entry]) -> bool:
+        past.handed(len(entries))
+        through = self._hub.position.sequence
+        return hand_over_entries(subscriber, entries, through, self._hub.memberships)
 
     async def _room(self, subscriber: Subscriber) -> bool:
         """Whether the mailbox has room again, before others want the place or patience ends."""

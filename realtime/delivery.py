@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
@@ -31,15 +32,19 @@ class Delivery:
     """What a consumer has delivered, to be awaited.
 
     The broker's flow control bounds it: it sends on only when a mark among the messages was
-    answered, which is done when all before it was taken and asked for more. ``turn`` is held while
-    entries are read: those who share it do so one after the other.
+    answered, which is done when all before it was taken and asked for more. ``turn`` is entered while
+    entries are read, at most ``limit`` at a time: those who share it do so one after the other.
     """
 
     def __init__(
-        self, connection: NatsClient, epoch: str, limit: int = _SLICE, turn: asyncio.Lock | None = None
+        self,
+        connection: NatsClient,
+        epoch: str,
+        limit: int = _SLICE,
+        turn: AbstractAsyncContextManager[None] | None = None,
     ) -> None:
-        self._limit = limit
-        self._turn = turn or asyncio.Lock()
+        self.limit = limit
+        self._turn = turn or nullcontext()
         self._connection = connection
         self._failure: RealtimeError | None = None
         self._arrived = asyncio.Event()
@@ -66,7 +71,7 @@ class Delivery:
                 await self._connection.publish(mark)
             self._arrived.clear()
             async with self._turn:
-                entries = delivered.take(self._limit)
+                entries = delivered.take(self.limit)
             if entries:
                 return entries
             if delivered.has_marks:

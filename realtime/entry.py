@@ -4,8 +4,8 @@ The subject and the headers say where it goes; the payload is checked once, and 
 ``frame`` is the event as it stands in a response, tag and length included, so that a
 response is a join of ready-made bytes.
 
-The check is protobuf's own parse: what it takes, every client takes. A walk over the wire format
-that looked for truncated submessages and broken UTF-8 was tried, and took as long, compiled.
+The check is protobuf's own parse: what it takes, every client takes. What came together is checked
+together, as the run of events that it will be in a frame: most of a parse is what it costs to call.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from protos.acyclic import mypyc_attr
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from protos.events.v1.stream_pb2 import Events, StreamedEvent
@@ -29,14 +30,29 @@ _SEQUENCE_TAG: Final = varint(StreamedEvent.SEQUENCE_FIELD_NUMBER << 3)
 _CURSOR_HEAD: Final = delimited_header(StreamedEvent.CURSOR_FIELD_NUMBER, CURSOR_BYTES)
 _EVENT_TAG: Final = varint(EVENT_FIELD << 3 | 2)
 _EVENTS_TAG: Final = varint(EVENTS_FIELD << 3 | 2)
+_FIXED_BYTES: Final = len(_SEQUENCE_TAG) + len(_CURSOR_HEAD) + len(_EVENT_TAG)
 
-_VERB: Final = f"\r\n{fmt.VERB}:"
-_COMMIT: Final = f"\r\n{fmt.COMMIT}:"
-_CHANGED: Final = f"\r\n{fmt.CHANGED}:"
+_VERB: Final = f"\r\n{fmt.VERB}:".encode()
+_COMMIT: Final = f"\r\n{fmt.COMMIT}:".encode()
+_CHANGED: Final = f"\r\n{fmt.CHANGED}:".encode()
+_FENCE: Final = f"\r\n{fmt.FENCE_SUBJECT}:".encode()
+_OWNER: Final = fmt.OWNER_SUBJECT.encode()
 
-_parse = Event.FromString
+_ROW_ALONE: Final = frozenset(fmt.ROW_VERBS) - {fmt.REJECTED}
+"""A domain event of the bridge may be rejected too."""
+
+_CHECKED_BYTES: Final = 64 * 1024
+"""What is checked together; an event over it is checked alone."""
+_MOST_KNOWN: Final = 4096
+"""Beginnings of subjects, and verbs, that are remembered: so many are had again and again."""
+
+_parse: Final = Event.FromString
+_parse_run: Final = Events.FromString
+_places: Final[dict[bytes, fmt.Subject]] = {}
+_verbs: Final[dict[bytes, str]] = {}
 
 
+@mypyc_attr(acyclic=True)
 class Entry:
     """A stored message, never changed. ``subject`` is None for Zephyr's own marks, which are never delivered; their
     ``verb`` is which: ``position``, ``owner``, ``producer``, …"""
@@ -132,40 +148,76 @@ def make_entry(
 ) -> Entry:
     """The entry of a message as the broker gave it.
 
-    What is not of the stream's format (anybody may publish below ``zephyr.``) counts as
-    internal with the verb ``foreign``: it is never delivered, and it stops nobody. An event
+    What is not of the stream's format (anybody may publish below ``zephyr.``), or a domain event with
+    a verb of rows, counts as internal with the verb ``foreign``: it is never delivered, and it stops nobody. An event
     whose payload cannot be read is delivered as its place alone, without ``event``: one such
     message in a frame would make the whole frame unreadable to every client.
     """
     verb = headers.get(fmt.VERB, "")
-    return _make(
+    commit = headers.get(fmt.COMMIT, "")
+    # A place in a transaction is the bridge's to give: of others it would hold back what follows.
+    if commit and subject.endswith(".event") and headers.get(fmt.FENCE_SUBJECT) != fmt.OWNER_SUBJECT:
+        commit = ""
+    entry = _make(
         epoch,
-        subject,
+        subject.encode("utf-8", "replace"),
         verb,
-        headers.get(fmt.COMMIT, ""),
+        commit,
         headers.get(fmt.CHANGED, "") if verb == fmt.UPDATED else "",
         payload,
         sequence,
         timestamp_ns,
     )
+    return entry if _is_readable(entry) else _without_event(entry)
 
 
 def read_entry(
     epoch: str, subject: bytes, headers: bytes, payload: bytes, sequence: int, timestamp_ns: int
 ) -> Entry:
     """``make_entry`` of a message whose subject and headers are as they came over the wire."""
-    text = headers.decode("utf-8", "replace")
-    verb = header(text, _VERB)
+    entry = unchecked_entry(epoch, subject, headers, payload, sequence, timestamp_ns)
+    return entry if _is_readable(entry) else _without_event(entry)
+
+
+def unchecked_entry(
+    epoch: str, subject: bytes, headers: bytes, payload: bytes, sequence: int, timestamp_ns: int
+) -> Entry:
+    """``read_entry`` before its payload is checked: ``check`` comes before anybody sees it."""
+    verb = _verb(headers)
+    commit = _value(headers, _COMMIT)
+    if commit and subject.endswith(b".event") and _value(headers, _FENCE).strip() != _OWNER:
+        commit = b""
     return _make(
         epoch,
-        subject.decode("utf-8", "replace"),
+        subject,
         verb,
-        header(text, _COMMIT),
-        header(text, _CHANGED) if verb == fmt.UPDATED else "",
+        commit.decode("utf-8", "replace").strip(),
+        _value(headers, _CHANGED).decode("utf-8", "replace").strip() if verb == fmt.UPDATED else "",
         payload,
         sequence,
         timestamp_ns,
     )
+
+
+def check(entries: list[Entry]) -> None:
+    """Puts, for each entry whose payload cannot be read, one without ``event`` in its place."""
+    start, end = 0, len(entries)
+    while start < end:
+        at, size = start, 0
+        frames: list[bytes] = []
+        while at < end and (not size or size + len(entries[at].frame) <= _CHECKED_BYTES):
+            frame = entries[at].frame
+            frames.append(frame)
+            size += len(frame)
+            at += 1
+        try:
+            _parse_run(b"".join(frames))
+        except DecodeError:
+            for place in range(start, at):
+                entry = entries[place]
+                if not _is_readable(entry):
+                    entries[place] = _without_event(entry)
+        start = at
 
 
 def header(headers: str, begins: str) -> str:
@@ -178,9 +230,53 @@ def header(headers: str, begins: str) -> str:
     return headers[at:end].strip()
 
 
+def _value(headers: bytes, begins: bytes) -> bytes:
+    """``header`` of the bytes as they came."""
+    at = headers.find(begins)
+    if at < 0:
+        return b""
+    at += len(begins)
+    return headers[at : headers.find(b"\r\n", at)]
+
+
+def _verb(headers: bytes) -> str:
+    value = _value(headers, _VERB)
+    verb = _verbs.get(value)
+    if verb is None:
+        verb = value.decode("utf-8", "replace").strip()
+        if len(_verbs) >= _MOST_KNOWN:
+            _verbs.clear()
+        _verbs[value] = verb
+    return verb
+
+
+def _subject(subject: bytes) -> fmt.Subject | None:
+    """``parse_subject``, with what stands before the entity remembered: events differ in little else.
+
+    Raises:
+        ValueError: the subject is neither an event's nor a mark's.
+    """
+    end = subject.rfind(b".")
+    begin = subject.rfind(b".", 0, end) if end > 0 else -1
+    suffix = subject[end:]
+    if begin > 0 and (suffix == b".row" or suffix == b".event"):  # noqa: PLR1714  # no tuple for each event
+        place = _places.get(subject[:begin])
+        if place is not None:
+            entity = subject[begin + 1 : end].decode("utf-8", "replace")
+            return fmt.Subject(
+                place.workspace, place.kind, entity, "row" if suffix == b".row" else "event", place.shard
+            )
+    parsed = fmt.parse_subject(subject.decode("utf-8", "replace"))
+    if parsed is not None:
+        if len(_places) >= _MOST_KNOWN:
+            _places.clear()
+        _places[subject[:begin]] = parsed
+    return parsed
+
+
 def _make(
     epoch: str,
-    subject: str,
+    subject: bytes,
     verb: str,
     commit: str,
     changed: str,
@@ -189,28 +285,57 @@ def _make(
     timestamp_ns: int,
 ) -> Entry:
     try:
-        parsed = fmt.parse_subject(subject)
+        parsed = _subject(subject)
         place = fmt.parse_commit(commit) if commit else None
     except ValueError:
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
     if parsed is None:
-        return Entry(sequence, timestamp_ns, None, fmt.mark_of(subject), None, payload, b"")
-    if not verb:
+        # Not the last token: a producer chooses its id.
+        mark = fmt.mark_of(subject.decode("utf-8", "replace"))
+        return Entry(sequence, timestamp_ns, None, mark, None, payload, b"")
+    if not verb or (parsed.suffix == "event" and _says_a_row(verb, payload)):
         return Entry(sequence, timestamp_ns, None, FOREIGN, None, b"", b"")
-    where = _SEQUENCE_TAG + varint(sequence) + _CURSOR_HEAD + encode_cursor(epoch, sequence, timestamp_ns)
-    if not _is_event(payload):
-        frame = b"".join((_EVENTS_TAG, varint(len(where)), where))
-        return Entry(sequence, timestamp_ns, parsed, verb, place, b"", frame, 0, changed)
+    number = varint(sequence)
+    cursor = encode_cursor(epoch, sequence, timestamp_ns)
     size = len(payload)
     length = varint(size)
-    body = len(where) + len(_EVENT_TAG) + len(length) + size
-    frame = b"".join((_EVENTS_TAG, varint(body), where, _EVENT_TAG, length, payload))
+    body = _FIXED_BYTES + len(number) + len(cursor) + len(length) + size
+    frame = b"".join(
+        (_EVENTS_TAG, varint(body), _SEQUENCE_TAG, number, _CURSOR_HEAD, cursor, _EVENT_TAG, length, payload)
+    )
     return Entry(sequence, timestamp_ns, parsed, verb, place, b"", frame, size, changed)
 
 
-def _is_event(payload: bytes) -> bool:
+def _says_a_row(verb: str, payload: bytes) -> bool:
+    """Whether a domain event, which anybody may store, says in header or payload what the bridge alone may say."""
+    if verb in _ROW_ALONE:
+        return True
     try:
-        _parse(payload)
+        return _parse(payload).type.rpartition(".")[2] in _ROW_ALONE
+    except DecodeError:
+        return False
+
+
+def _is_readable(entry: Entry) -> bool:
+    if entry.subject is None:
+        return True
+    try:
+        _parse(entry.payload)
     except DecodeError:
         return False
     return True
+
+
+def _without_event(entry: Entry) -> Entry:
+    where = entry.place
+    return Entry(
+        entry.sequence,
+        entry.timestamp_ns,
+        entry.subject,
+        entry.verb,
+        entry.commit,
+        b"",
+        b"".join((_EVENTS_TAG, varint(len(where)), where)),
+        0,
+        entry._changed,
+    )

@@ -8,6 +8,9 @@
     ├── PolicyFailed        (server) a policy broke: told as INTERNAL
     ├── CoverageBroken      (client) the frames of a subscription have a gap
     ├── Gap                 (client) messages are gone from the stream, and were not seen
+    ├── NotPublished        (client) an event was never sent
+    ├── OutcomeUnknown      (client) an event was sent, and may be stored or not
+    ├── PublishFailed       (client) some events of a publisher are not stored
     └── RequestError        a caller asked for what cannot be given; has a gRPC status
         ├── ArgumentInvalid     a field of the request is malformed
         │   └── CursorInvalid   the cursor is malformed or was tampered with
@@ -87,6 +90,39 @@ class Gap(RealtimeError):
         )
         self.after = after
         self.through = through
+
+
+class NotPublished(RealtimeError):
+    """An event was never sent: the publisher ended before. It is not stored."""
+
+    def __init__(self, sequence: int, cause: RealtimeError) -> None:
+        super().__init__(f"event {sequence} was never sent: {cause.message}", cause.mend)
+        self.sequence = sequence
+
+
+class OutcomeUnknown(RealtimeError):
+    """An event was sent, and the publisher ended before its result was known: it may be stored or not."""
+
+    def __init__(self, sequence: int, cause: RealtimeError) -> None:
+        super().__init__(
+            f"event {sequence} may be stored or not: {cause.message}",
+            "publish it again with the same producer and sequence: then it is stored once",
+        )
+        self.sequence = sequence
+
+
+class PublishFailed(RealtimeError):
+    """Some events of a publisher are not stored, and nobody asked for their results.
+
+    ``first`` is the error of the first of them, ``sequence`` its place among the producer's events.
+    """
+
+    def __init__(self, count: int, sequence: int, first: RealtimeError) -> None:
+        others = f", and {count - 1} more" if count > 1 else ""
+        super().__init__(f"event {sequence} is not stored{others}: {first.message}", first.mend)
+        self.count = count
+        self.sequence = sequence
+        self.first = first
 
 
 class RequestError(RealtimeError):

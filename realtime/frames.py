@@ -18,8 +18,10 @@ Framed = tuple[Entry, Point, bytes]
 """An entry, the point right after it, and its bytes in a frame of events."""
 
 FRAME_BYTES = 64 * 1024
+LOADED_FRAME_BYTES = 128 * 1024
 FRAME_MAX_BYTES = 900 * 1024
-"""A frame grows to the first; to the second to keep a transaction together; an event over it goes alone."""
+"""A frame of the first waits for no more; one grows to the second when so much waits already, and to the third
+to keep a transaction together; an event over that goes alone. Why: docs/decisions/021-frames-grow-under-load.md."""
 
 _NAME_FIELD = SubscribeResponse.SUBSCRIPTION_ID_FIELD_NUMBER
 _EVENTS_FIELD = SubscribeResponse.EVENTS_FIELD_NUMBER
@@ -89,7 +91,9 @@ def cut_frame(
         through = point
         if entry.commit is not None:
             lsn = entry.commit.lsn
-        if size >= FRAME_BYTES and not _goes_on(through, lsn, items[at] if at < len(items) else following):
+        if size >= LOADED_FRAME_BYTES and not _goes_on(
+            through, lsn, items[at] if at < len(items) else following
+        ):
             break
     after = items[at] if at < len(items) else following
     if after is None:

@@ -12,27 +12,29 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
-from protos.events.v1 import stream_format as fmt
 from protos.events.v1.mark_pb2 import PositionMark
 from protos.events.v1.stream_pb2 import FellBehind, SourcePosition
 from realtime.entry import Entry
 from realtime.errors import CursorReset
-from realtime.filters import USER_KIND, Filter, Key
+from realtime.filters import Filter
 from realtime.history import History
+from realtime.index import Index
 from realtime.lane import Lane, LaneKey
+from realtime.memberships import KIND as MEMBERSHIP
 from realtime.memberships import Memberships
 from realtime.point import ORIGIN, Point
 from realtime.subscriber import Subscriber
 
-KeyT = TypeVar("KeyT")
-
 STALLED_AFTER_S = 15.0
 """An idle source writes a mark every two seconds, and each term begins with one; after so long without one it
 is said to be stalled."""
+
+
+_HELD_NS = 2_000_000_000
+"""For so long, by the broker's clock, events of others wait for a transaction that stands before them to be whole."""
 
 
 _SILENT_INTERVALS = 3
@@ -69,16 +71,19 @@ class Hub:
         self.head = ORIGIN.sequence
         self.head_timestamp_ns = 0
         self.source = SourcePosition()
+        self.system_id = ""
+        """Of the Postgres that the last position mark speaks of; empty before the first."""
         self._heard_at = time.monotonic()
         self._stalled_after_s = STALLED_AFTER_S
         self.is_fed = True
         """Whether its reader has what the stream has; said by the reader."""
         self.history = History(ORIGIN, self._limits.ring_entries, self._limits.ring_bytes)
         self.memberships = Memberships()
-        self._index: dict[Key, dict[Lane, None]] = {}
-        self._by_kind: dict[str | None, dict[Lane, None]] = {}
+        self._index: Index[Lane] = Index()
         self._lanes: dict[LaneKey, Lane] = {}
         self._woken: dict[Lane, None] = {}
+        self._filled: dict[Lane, None] = {}
+        """Lanes that were given something since the last sweep, or hold it still."""
         self._swept = self._swept_bytes = 0
         self._held: list[Entry] = []
         self._held_bytes = self._held_changes = 0
@@ -97,6 +102,7 @@ class Hub:
         self.head_timestamp_ns = start.timestamp_ns
         self.history = History(start, self._limits.ring_entries, self._limits.ring_bytes)
         self.memberships = Memberships()
+        self.system_id = ""
         self.source = SourcePosition()  # a place in another source's log says nothing of this one's
         for entry in memberships:
             self.memberships.begin((entry,))
@@ -131,16 +137,31 @@ class Hub:
                 self._held_changes += 1
             elif entry.stands_alone:
                 self._is_open = False
-            if (
+            if not self._is_open and len(self._held) == 1 and not _is_of_membership(entry):
+                # A transaction of one, as nearly all are: nothing to hold.
+                self._held.clear()
+                self._held_bytes = self._held_changes = 0
+                self.position = self._pass_on(entry, self.position)
+            elif (
                 not self._is_open
                 or self._held_changes > limits.whole_transaction_events
                 or len(self._held) > limits.held_entries
                 or self._held_bytes > limits.whole_transaction_bytes
+                or (entry.commit is None and self._waits_for_a_bridge(entry))
             ):
                 self._release()
-        woken, self._woken = self._woken, {}
-        for lane in woken:
-            lane.wake()
+        if self._woken:
+            woken, self._woken = self._woken, {}
+            self._filled.update(woken)
+            for lane in woken:
+                lane.wake()
+        self._sweep()
+        self._wake()
+
+    def _waits_for_a_bridge(self, entry: Entry) -> bool:
+        """Whether somebody published an event long after a transaction began that is still not whole: the bridge
+        may be away, and what others publish must not wait for it."""
+        return entry.subject is not None and entry.timestamp_ns - self._held[0].timestamp_ns > _HELD_NS
 
     def attach(self, subscriber: Subscriber) -> None:
         """Puts a subscription that has examined everything up to ``position`` on the live edge."""
@@ -150,10 +171,7 @@ class Hub:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key, self._position)
-            for each in lane.filter.index_keys():
-                self._index.setdefault(each, {})[lane] = None
-            for kind in lane.filter.kinds or (None,):
-                self._by_kind.setdefault(kind, {})[lane] = None
+            self._index.add(lane.filter, lane)
         subscriber.join(lane)
 
     def detach(self, subscriber: Subscriber) -> None:
@@ -180,17 +198,19 @@ class Hub:
         if lane.members:
             return
         del self._lanes[lane.key]
-        for each in lane.filter.index_keys():
-            _discard(self._index, each, lane)
-        for kind in lane.filter.kinds or (None,):
-            _discard(self._by_kind, kind, lane)
+        self._filled.pop(lane, None)
+        self._index.remove(lane.filter, lane)
 
     async def reached(self, sequence: int) -> None:
         """Waits until everything up to ``sequence`` was released."""
         while self.position.sequence < sequence:
-            if self._moved is None:
-                self._moved = asyncio.Event()
-            await self._moved.wait()
+            await self.moved()
+
+    async def moved(self) -> None:
+        """Waits until something is released, or another history begins."""
+        if self._moved is None:
+            self._moved = asyncio.Event()
+        await self._moved.wait()
 
     @property
     def live_subscriptions(self) -> int:
@@ -218,27 +238,36 @@ class Hub:
         self.memberships.begin(held)
         before = self.position
         for entry in held:
-            if entry.sequence > before.sequence + 1:
-                self._tell_gap(before.sequence, entry.sequence - 1)
-            point = before.after(entry)
-            self.history.append(entry, point)
-            if entry.subject is None:
-                self._read_mark(entry)
-            else:
-                for lane in self._matching(entry, entry.subject):
-                    if lane.is_selective and not self._admits(lane, entry):
-                        continue
-                    for slow in lane.make_room(len(entry.frame)):
-                        slow.fall_behind("mailbox full", self.source_position())
-                        self._drop_if_empty(slow)
-                    if lane.members:
-                        lane.append(entry, point)
-                        self._woken[lane] = None
-            before = point
+            before = self._pass_on(entry, before)
         self.memberships.end(held)
         self.position = before
         self._sweep()
-        self._wake()
+
+    def _pass_on(self, entry: Entry, before: Point) -> Point:
+        """Into the ring and the lanes; gives the point after it."""
+        if entry.sequence > before.sequence + 1:
+            self._tell_gap(before.sequence, entry.sequence - 1)
+        point = before.after(entry)
+        self.history.append(entry, point)
+        subject = entry.subject
+        if subject is None:
+            self._read_mark(entry)
+            return point
+        if entry.is_truncation:
+            lanes = self._index.of_kind(subject.kind)
+        else:
+            lanes = self._index.find(subject, self.memberships)
+        for lane in lanes:
+            if lane.is_selective and not self._admits(lane, entry):
+                continue
+            if not lane.has_room(len(entry.frame)):
+                for slow in lane.make_room(len(entry.frame)):
+                    slow.fall_behind("mailbox full", self.source_position())
+                    self._drop_if_empty(slow)
+            if lane.members:
+                lane.append(entry, point)
+                self._woken[lane] = None
+        return point
 
     def _sweep(self) -> None:
         """Who is behind the ring is served from the stream, now and then looked for: so the lanes keep alive no
@@ -250,11 +279,16 @@ class Hub:
         ):
             return
         self._swept, self._swept_bytes = history.dropped, history.dropped_bytes
-        for lane in list(self._lanes.values()):
+        # Those alone that hold something: most of a hundred thousand never did.
+        filled, self._filled = self._filled, {}
+        filled.update(self._woken)
+        for lane in filled:
             for slow in lane.overtaken(history.floor.sequence):
                 slow.fall_behind("mailbox full", self.source_position())
                 self._drop_if_empty(slow)
             lane.trim()
+            if lane.end > lane.base:
+                self._filled[lane] = None
 
     def _tell_gap(self, after: int, through: int) -> None:
         """Messages were removed singly: that concerns everybody, and is rare."""
@@ -263,30 +297,6 @@ class Hub:
                 if not member.gap(after, through):
                     member.fall_behind("mailbox full")
                     self._drop_if_empty(member)
-
-    def _matching(self, entry: Entry, subject: fmt.Subject) -> list[Lane]:
-        """Which lanes get the entry, each once: the work depends on the matches alone."""
-        found: dict[Lane, None] = {}
-        if entry.is_truncation:
-            for each in (subject.kind, None):
-                found.update(self._by_kind.get(each, {}))
-            return list(found)
-        kind, entity = subject.kind, subject.entity
-        workspaces: list[str | None] = [None, subject.workspace]
-        if kind == USER_KIND:
-            workspaces.extend(self.memberships.workspaces_of(entity))
-        index = self._index
-        for workspace in workspaces:
-            for key in (
-                (workspace, kind, entity),
-                (workspace, kind, None),
-                (workspace, None, entity),
-                (workspace, None, None),
-            ):
-                bucket = index.get(key)
-                if bucket:
-                    found.update(bucket)
-        return list(found)
 
     def _admits(self, lane: Lane, entry: Entry) -> bool:
         """What the lane's filter says beside its keys; one that fails ends the lane's subscriptions alone."""
@@ -309,6 +319,7 @@ class Hub:
             return  # The bridge refuses to go on over such a mark; here it only says nothing new.
         if mark.epoch and mark.epoch != self.epoch:
             return  # An epoch that begins in a stream that was there leaves the older one's marks in it.
+        self.system_id = mark.system_id
         self.source = SourcePosition(
             wal_lsn=mark.wal_lsn,
             wal_time=mark.wal_time,
@@ -333,8 +344,5 @@ class Hub:
             self._moved = None
 
 
-def _discard(index: dict[KeyT, dict[Lane, None]], key: KeyT, lane: Lane) -> None:
-    bucket = index[key]
-    del bucket[lane]
-    if not bucket:
-        del index[key]
+def _is_of_membership(entry: Entry) -> bool:
+    return entry.subject is not None and entry.subject.kind == MEMBERSHIP

@@ -37,7 +37,10 @@ class Lane:
         self.members: dict[Subscriber, None] = {}
         self.base = 0
         self._items: list[Framed] = []
-        self._bytes = 0
+        self._begins: list[int] = []
+        """How many bytes came before each item, since the lane's beginning: what waits for a member is asked of
+        each of them for whatever comes."""
+        self._begin = self._end = 0
         self._idle: dict[Subscriber, None] = {}
         self._frames: dict[tuple[int, ...], EventsFrame] = {}
 
@@ -46,26 +49,32 @@ class Lane:
         """The place after the last item."""
         return self.base + len(self._items)
 
+    @property
+    def bytes(self) -> int:
+        """How many bytes of frames it holds."""
+        return self._end - self._begin
+
     def append(self, entry: Entry, point: Point) -> None:
         """Adds what matched. ``make_room`` comes before."""
         frame = entry.frame if self._mask is None else self._mask.frame(entry)
         self._items.append((entry, point, frame))
-        self._bytes += len(frame)
+        self._begins.append(self._end)
+        self._end += len(frame)
+
+    def has_room(self, size: int) -> bool:
+        """Whether the next item is within the bounds; an empty lane takes one of any size."""
+        limits = self._limits
+        return not self._items or (
+            len(self._items) < limits.max_events and self.bytes + size <= limits.max_bytes
+        )
 
     def make_room(self, size: int) -> list[Subscriber]:
         """Cuts off what all have taken when the bounds are met; gives those who must leave for the next item."""
-        limits = self._limits
-        if len(self._items) < limits.max_events and (
-            not self._items or self._bytes + size <= limits.max_bytes
-        ):
-            return []
         left: list[Subscriber] = []
         while self._items:
             floor = min((member.at for member in self.members if member not in left), default=self.end)
             self._cut(floor)
-            if len(self._items) < limits.max_events and (
-                not self._items or self._bytes + size <= limits.max_bytes
-            ):
+            if self.has_room(size):
                 break
             left += [member for member in self.members if member.at == floor and member not in left]
         return left
@@ -90,8 +99,8 @@ class Lane:
     def _cut(self, place: int) -> None:
         count = place - self.base
         if count > 0:
-            self._bytes -= sum([len(frame) for _, _, frame in self._items[:count]])
-            del self._items[:count]
+            del self._items[:count], self._begins[:count]
+            self._begin = self._begins[0] if self._begins else self._end
             self.base = place
 
     def join(self, member: Subscriber) -> int:
@@ -114,14 +123,10 @@ class Lane:
         at = place - self.base
         return self._items[at] if at < len(self._items) else None
 
-    def bytes_from(self, place: int, enough: int) -> int:
-        """How many bytes of frames a member at this place has not taken; stops counting at ``enough``."""
-        size = 0
-        for at in range(place - self.base, len(self._items)):
-            size += len(self._items[at][2])
-            if size >= enough:
-                break
-        return size
+    def bytes_from(self, place: int) -> int:
+        """How many bytes of frames a member at this place has not taken."""
+        at = place - self.base
+        return self._end - self._begins[at] if at < len(self._begins) else 0
 
     def frame(self, place: int, epoch: str, sent: Point, lsn: int) -> EventsFrame:
         """The next frame of a member at this place that was sent everything up to ``sent``, and last an event of

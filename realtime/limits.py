@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,3 +13,15 @@ class MailboxLimits:
     max_events: int = 4096
     max_bytes: int = 4 * 1024 * 1024
     max_controls: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """Bounds of one client's stream. ``progress_s`` is the longest silence on it; ``max_bytes`` bounds what
+    was read back for all of its subscriptions."""
+
+    max_subscriptions: int = 100
+    max_answers: int = 200
+    progress_s: float = 10.0
+    max_bytes: int = 16 * 1024 * 1024
+    mailbox: MailboxLimits = field(default_factory=MailboxLimits)

@@ -34,6 +34,8 @@ class Pages:
         self.limit = min(page_size, _WAITING_ITEMS) if page_size else PAGE_ITEMS
         self.items = 0
         """How many were put in since the snapshot began."""
+        self.narrowed = asyncio.Event()
+        """The filter became narrower in the midst of a snapshot, which is to be begun anew."""
         self.is_under_way = True
         self._budget = budget
         self._waiting: deque[tuple[bytes, bool]] = deque()
@@ -49,6 +51,7 @@ class Pages:
         self.items = self._matched = 0
         self._through = None
         self.is_under_way = True
+        self.narrowed.clear()
         self._is_void = False
 
     def void(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from protos.acyclic import mypyc_attr
 from realtime.cursor import Cursor
 from realtime.entry import Entry
 
 
+@mypyc_attr(acyclic=True)
 class Point:
     """Up to and including ``sequence``: ``stored`` messages, ``internal`` of them marks.
 

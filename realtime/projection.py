@@ -39,10 +39,11 @@ async def project(projector: Projector, feed: Feed) -> None:
             continue
         arrived = asyncio.Event()
 
-        def came(arrived: asyncio.Event = arrived) -> bool:
+        def came(_: Subscriber, arrived: asyncio.Event = arrived) -> bool:
             arrived.set()
             return True
 
+        projector.hurry = arrived.set
         terms = Terms(Filter(kinds=frozenset(projector.kinds)))
         subscriber = Subscriber("projector", terms, MailboxLimits(), came)
         subscriber.begin(point, feed.hub.epoch)

@@ -69,6 +69,26 @@ class Projector:
         self._cache = cache
         self._backoff = backoff or Backoff()
         self._position: Cursor | None = None
+        self._moved: asyncio.Event | None = None
+        self.hurry: Callable[[], None] = _nothing
+        """Has what is pending applied at once, and the watermark moved on where nothing is."""
+
+    @property
+    def watermark(self) -> Cursor | None:
+        """Up to where this one brought the cache; None before it began."""
+        return self._position
+
+    async def reached(self, epoch: str, sequence: int) -> None:
+        """Waits until the cache has everything up to a place of the stream."""
+        while True:
+            at = self._position
+            if at is not None and at.epoch == epoch and at.sequence >= sequence:
+                return
+            if self._moved is None:
+                self._moved = asyncio.Event()
+            moved = self._moved
+            self.hurry()
+            await moved.wait()
 
     async def start(self) -> Cursor | None:
         """Where to go on after: the cache's watermark; None for the earliest event.
@@ -96,6 +116,9 @@ class Projector:
         kept = await self._persist(lambda: self._cache.apply(writes, after, through))
         if kept:
             self._position = through
+            if self._moved is not None:
+                self._moved.set()
+                self._moved = None
         else:
             _log.warning("the cache was lost: it is built anew", after=after.sequence if after else 0)
         return kept
@@ -160,3 +183,7 @@ class Projector:
                 self.is_down = False
                 _log.info("the cache's store is back")
             return result
+
+
+def _nothing() -> None:
+    """Nobody runs it."""

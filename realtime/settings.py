@@ -47,6 +47,9 @@ class ServerSettings(BaseSettings):
         int, Field(ge=_MIB, validation_alias=_env("ZEPHYR_PUBLISH_WINDOW_BYTES"))
     ] = 256 * _MIB
     """Of all publishers' events together that wait to be stored."""
+    broadcast_bytes: Annotated[
+        int, Field(ge=1, le=_MIB // 2, validation_alias=_env("ZEPHYR_BROADCAST_BYTES"))
+    ] = 64 * 1024
 
     policy: str = ""
     auth_warning_s: Annotated[float, Field(ge=0, validation_alias=_env("ZEPHYR_AUTH_WARNING_S"))] = 60

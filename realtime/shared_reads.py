@@ -16,9 +16,12 @@ T = TypeVar("T")
 
 
 class SharedReads:
-    """So many reads at once, ``at_once`` of them; the others wait."""
+    """So many reads at once, ``at_once`` of them; the others wait. A read begins ``apart_s`` after the one before
+    at the earliest, so that more of those who come in a crowd share one."""
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, apart_s: float = 0.0) -> None:
+        self._apart_s = apart_s
+        self._begun_at = -apart_s
         self._turns = asyncio.Semaphore(at_once)
         self._waiting: dict[Hashable, asyncio.Future[tuple[Any] | None]] = {}
 
@@ -43,6 +46,7 @@ class SharedReads:
         answer: tuple[T] | None = None
         try:
             async with self._turns:
+                await self._keep_apart()
                 del self._waiting[key]  # who comes now must see what this read may not
                 answer = (await read(),)
                 return answer[0]
@@ -55,3 +59,10 @@ class SharedReads:
                 del self._waiting[key]
             if not future.done():
                 future.set_result(answer)  # None: this one was cancelled, and another one reads
+
+    async def _keep_apart(self) -> None:
+        loop = asyncio.get_running_loop()
+        wait_s = self._begun_at + self._apart_s - loop.time()
+        if self._apart_s and wait_s > 0:
+            await asyncio.sleep(wait_s)
+        self._begun_at = loop.time()

@@ -25,11 +25,14 @@ from realtime.jetstream import StreamReader, StreamState
 from realtime.memberships import KIND as MEMBERSHIP
 from realtime.point import Point
 from realtime.publish.arrivals import Arrivals
+from realtime.shared_reads import SharedReads
 
 log = structlog.get_logger("source")
 
 _PAUSE_S = 0.5
 _PROOF_PAUSE_S = 0.1
+_PROOFS_APART_S = 0.005
+"""A proof begins so long after the one before: of thousands that open or come back, many share each."""
 _OWNER = fmt.OWNER_SUBJECT.rpartition(".")[2]
 """The verb of owner marks: an epoch begins with one, also when it begins in a stream that is there."""
 _MEMBERSHIPS = f"{fmt.ROOT}.{fmt.SHARD}.*.{MEMBERSHIP}.*.row"
@@ -50,8 +53,7 @@ class Source:
         self._complaint = ""
         self._delivery: Delivery | None = None
         self._moved = asyncio.Event()
-        self._proving = asyncio.Lock()
-        self._proofs_begun = self._proof = 0
+        self._proofs = SharedReads(1, _PROOFS_APART_S)
 
     @property
     def is_live(self) -> bool:
@@ -62,43 +64,41 @@ class Source:
         """Waits until ``is_live``."""
         await self._live.wait()
 
-    async def proven(self) -> None:
-        """Waits for a proof, begun after this call, that what is stored from now on arrives.
+    async def proven(self) -> StreamState:
+        """Waits for a proof, begun after this call, that what is stored from now on arrives; gives the stream as
+        it was then.
 
         That is an answer of the stream's leader, and the hub having all that the stream had by then. A session
         may be live and its connection dead for seconds: no subscription may be told that it is ready then.
         Who waits at the same time shares the proof.
         """
-        asked = self._proofs_begun
-        async with self._proving:
-            if self._proof > asked:
-                return
-            self._proofs_begun += 1
-            begun = self._proofs_begun
-            while True:
-                await self.became_live()
-                if await self._prove():
-                    break
-                await asyncio.sleep(_PROOF_PAUSE_S)
-            self._proof = begun
+        return await self._proofs.ask("proof", self._proof)
 
-    async def _prove(self) -> bool:
+    async def _proof(self) -> StreamState:
+        while True:
+            await self.became_live()
+            if (state := await self._prove()) is not None:
+                return state
+            await asyncio.sleep(_PROOF_PAUSE_S)
+
+    async def _prove(self) -> StreamState | None:
         try:
             state = await self._reader.state()
             last = state.last_sequence
             if self._hub.head < last:
                 last = await self._reader.last_stored()
         except RealtimeError:
-            return False
+            return None
         while self.is_live and self._hub.head < last:
             await self._moved.wait()
         delivery = self._delivery
-        return (
+        holds = (
             self.is_live
             and state.epoch == self._hub.epoch
             and delivery is not None
             and asyncio.get_running_loop().time() - delivery.heard_at < LATE_S
         )
+        return state if holds else None
 
     def connection_lost(self) -> None:
         """Ends the session at once: the broker forgets a consumer whose reader went away."""
@@ -230,6 +230,8 @@ class Source:
 
 def _before_gap(after: int, entries: list[Entry]) -> int:
     """How many of the entries join ``after`` and each other without a gap in the sequence."""
+    if entries and entries[-1].sequence == after + len(entries):
+        return len(entries)  # sequences only grow: there is no room for a gap
     for index, entry in enumerate(entries):
         if entry.sequence != after + index + 1:
             return index

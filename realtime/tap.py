@@ -7,6 +7,8 @@ docs/decisions/015-frames-are-read-from-the-bytes.md.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from nats.aio.client import Client as NatsClient
 from nats.aio.subscription import Subscription
 from nats.errors import ProtocolError
@@ -23,6 +25,8 @@ class Tap(Parser):
 
     def __init__(self, connection: NatsClient) -> None:
         self.scanner = Scanner()
+        self.pace: Callable[[int], Awaitable[None]] | None = None
+        """Awaited before so many bytes are taken."""
         self._tail: list[bytes] = []
         self._tail_bytes = 0
         self._needed = 0
@@ -53,6 +57,11 @@ class Tap(Parser):
         Raises:
             ProtocolError: it is not NATS' protocol.
         """
+        resets = self._resets
+        if self.pace is not None:
+            await self.pace(len(data))
+            if resets != self._resets:
+                return
         if self._tail:
             self._tail.append(data)
             self._tail_bytes += len(data)
@@ -62,7 +71,6 @@ class Tap(Parser):
             self._tail = []
             self._tail_bytes = 0
         scanner = self.scanner
-        resets = self._resets
         at, size = 0, len(data)
         try:
             while at < size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 
 from protos.events.v1 import stream_pb2 as pb
 from protos.models.v1.membership_pb2 import Membership
@@ -16,6 +17,8 @@ from realtime.mask import Mask, compile_mask
 
 _MODELS = (Note.DESCRIPTOR, User.DESCRIPTOR, Workspace.DESCRIPTOR, Membership.DESCRIPTOR)
 _MAX_LINGER_MS = 1000
+_SHARED_BYTES = 1024
+"""Filters up to this size are compiled once, and shared by those who ask for the same."""
 
 AUTO_LINGER_S = 0.002
 """How long an event waits for others when a frame was sent just before it."""
@@ -33,6 +36,8 @@ class Terms:
     bytes: int | None = None
     page_size: int | None = None
     """Of the snapshot that it begins with, 0 for the server's choice; None: it begins with none."""
+    broadcasts: bool = False
+    """Whether broadcasts that match are given too."""
 
 
 def compile_terms(request: pb.OpenSubscription, kinds: Collection[str]) -> Terms:
@@ -51,15 +56,31 @@ def compile_terms(request: pb.OpenSubscription, kinds: Collection[str]) -> Terms
     for name, amount in (("messages", messages), ("bytes", size)):
         if amount is not None and amount < 0:
             raise ArgumentInvalid(f"open.credit.{name}", f"{amount} is negative", "grant 0 or more")
+    wanted, mask = request.filter, request.field_mask
+    is_small = wanted.ByteSize() + mask.ByteSize() <= _SHARED_BYTES
+    if is_small:
+        admitted, masked = _compile_shared(
+            wanted.SerializeToString(deterministic=True), tuple(mask.paths), frozenset(kinds)
+        )
+    else:
+        admitted, masked = compile_filter(wanted, kinds), compile_mask(mask.paths, _MODELS)
     return Terms(
-        compile_filter(request.filter, kinds),
-        compile_mask(request.field_mask.paths, _MODELS),
+        admitted,
+        masked,
         request.overflow_policy == pb.OVERFLOW_POLICY_DISCONNECT,
         request.max_linger_ms / 1000 if request.HasField("max_linger_ms") else None,
         messages,
         size,
         request.start.snapshot.page_size if request.start.WhichOneof("position") == "snapshot" else None,
+        request.broadcasts,
     )
+
+
+@lru_cache(maxsize=1024)
+def _compile_shared(
+    wanted: bytes, paths: tuple[str, ...], kinds: frozenset[str]
+) -> tuple[Filter, Mask | None]:
+    return compile_filter(pb.Filter.FromString(wanted), kinds), compile_mask(paths, _MODELS)
 
 
 def amounts(credit: pb.Credit) -> tuple[int | None, int | None]:

@@ -11,6 +11,7 @@ if os.environ.get("ZEPHYR_ACCELERATOR") == "require":
 
     enable()
 
+import tests.fixtures.examples  # noqa: F401  # the profile of property tests
 from tests.fixtures.bridge import bridge_settings
 from tests.fixtures.bridge_process import bridge_process
 from tests.fixtures.cache_kit import cache_kit
@@ -32,6 +33,7 @@ from tests.fixtures.servers import (
 from tests.fixtures.snapshot_kit import snapshot_kit
 from tests.fixtures.stream_reader import stream_reader
 from tests.fixtures.stream_writer import writer
+from tests.fixtures.workers import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler
 
 __all__ = [
     "bridge_process",
@@ -47,6 +49,8 @@ __all__ = [
     "own_valkey",
     "postgres_dsn",
     "postgres_server",
+    "pytest_xdist_auto_num_workers",
+    "pytest_xdist_make_scheduler",
     "read_kit",
     "redis_url",
     "repo",

@@ -20,7 +20,20 @@ from zephyr.console import EXIT_BROKEN_PIPE, exit_code_of, leave_broken_pipe, ou
 
 # In the order of the help; each is a module of ``zephyr.commands`` with an ``app``, or a function of that name.
 COMMANDS = (
-    *("up", "down", "serve", "bridge", "migrate", "tail", "demo", "verify", "health", "bench", "doctor"),
+    *(
+        "up",
+        "down",
+        "serve",
+        "bridge",
+        "migrate",
+        "tail",
+        "publish",
+        "demo",
+        "verify",
+        "health",
+        "bench",
+        "doctor",
+    ),
     "accelerator",
 )
 

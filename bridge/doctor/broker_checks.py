@@ -19,6 +19,8 @@ _RUNS_VERSION = (2, 14)
 _HOUR_S = 3600
 _DAY_S = 86400
 _FULL = 0.9
+_PUBLISHED_AT_ONCE = 50_000
+"""So many messages a broker takes in about the time in which the bridge looks for them."""
 
 
 def check_broker(facts: BrokerFacts, settings: BridgeSettings) -> Iterator[Finding]:
@@ -186,6 +188,14 @@ def _limits(facts: BrokerFacts, settings: BridgeSettings) -> Iterator[Finding]:
             f"the stream keeps {max_msgs} messages",
             "whoever else publishes to it evicts the bridge's marks, and a client that is away for a moment"
             " starts anew",
+            "raise ZEPHYR_STREAM_MAX_MSGS and the stream's max_msgs",
+        )
+    elif max_msgs and max_msgs < _PUBLISHED_AT_ONCE:
+        fine = False
+        yield note(
+            check,
+            f"the stream keeps {max_msgs} messages",
+            "who publishes so many within a moment evicts the bridge's marks, and it must begin a new epoch",
             "raise ZEPHYR_STREAM_MAX_MSGS and the stream's max_msgs",
         )
     if not limits:

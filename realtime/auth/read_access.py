@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from realtime.auth.checks import authenticate, raise_if_expired, scope_of, token_of
-from realtime.auth.policy import AllowAll, Policy, Scope
+from realtime.auth.policy import AllowAll, Caller, Policy, Scope
 from realtime.auth.scope import narrow
 from realtime.errors import NotFound
 from realtime.filters import Filter
@@ -30,24 +30,37 @@ class ReadAccess:
         scope = await self._scope(metadata, wanted)
         return wanted if scope is None else narrow(wanted, wanted, scope)
 
-    async def entity(self, metadata: Metadata, kind: str, entity_id: str) -> EntityAccess:
-        """Whether a caller may read entities of this kind; which ones is asked once they are read.
+    async def caller(self, metadata: Metadata) -> Caller:
+        """Who calls; nobody in particular where all may see everything.
+
+        Raises:
+            RealtimeError: the caller is not known, or the policy failed.
+        """
+        if isinstance(self._policy, AllowAll):
+            return Caller()
+        caller = await authenticate(self._policy, token_of(metadata))
+        raise_if_expired(caller, time.time())
+        return caller
+
+    async def entity(
+        self, metadata: Metadata, kind: str, entity_id: str, caller: Caller | None = None
+    ) -> EntityAccess:
+        """Whether a caller may read entities of this kind; which ones is asked once they are read. ``caller`` is
+        given when it is known already.
 
         Raises:
             RealtimeError: none of it, or the caller is not known, or the policy failed.
         """
         wanted = Filter(kinds=frozenset((kind,)), entities=frozenset((entity_id,)))
-        scope = await self._scope(metadata, wanted)
+        scope = await self._scope(metadata, wanted, caller)
         if scope is not None:
             narrow(wanted, wanted, scope)
         return EntityAccess(scope, kind, entity_id, self._workspaces_of)
 
-    async def _scope(self, metadata: Metadata, wanted: Filter) -> Scope | None:
+    async def _scope(self, metadata: Metadata, wanted: Filter, caller: Caller | None = None) -> Scope | None:
         if isinstance(self._policy, AllowAll):
             return None
-        caller = await authenticate(self._policy, token_of(metadata))
-        raise_if_expired(caller, time.time())
-        return await scope_of(self._policy, caller, wanted)
+        return await scope_of(self._policy, caller or await self.caller(metadata), wanted)
 
 
 class EntityAccess:

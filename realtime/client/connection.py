@@ -17,13 +17,14 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from protos.events.v1 import stream_pb2 as pb
+from realtime.client.aside import Aside
 from realtime.client.channel import client_closed
 from realtime.client.coverage import CoverageCheck
+from realtime.client.ended import translated, why_ended
 from realtime.client.token import Caller
 from realtime.client.watchdog import Watchdog
 from realtime.client.window import CreditWindow, Owed, charged
-from realtime.errors import RealtimeError, RequestError, Unavailable
-from realtime.status import from_rpc_error
+from realtime.errors import RealtimeError, Unavailable
 
 METHOD = "/zephyr.events.v1.StreamService/Subscribe"
 NAME = "s"
@@ -55,6 +56,7 @@ class Connection:
         self._owed = Owed(window)
         self._inbox: deque[tuple[pb.SubscribeResponse, tuple[int, int], int]] = deque()
         self._inbox_bytes = 0
+        self._aside = Aside()
         self._failure: RealtimeError | None = None
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -70,7 +72,7 @@ class Connection:
     @property
     def has_next(self) -> bool:
         """Whether ``next`` has not to wait."""
-        return bool(self._inbox) or self._failure is not None
+        return bool(self._inbox) or bool(self._aside) or self._failure is not None
 
     @property
     def waiting_bytes(self) -> int:
@@ -84,7 +86,11 @@ class Connection:
             Unavailable: the stream is over, and another may be opened.
             RealtimeError: it is over for good.
         """
+        if self._inbox and self._aside.has_turn():
+            return self._aside.take(), (0, 0)
         while not self._inbox:
+            if self._aside:
+                return self._aside.take(), (0, 0)
             if self._failure is not None:
                 raise self._failure
             self._arrived.clear()
@@ -138,7 +144,7 @@ class Connection:
                     await self._until_room()
                 data = await self._call.read()
                 if not isinstance(data, bytes):
-                    raise await self._status()
+                    raise await why_ended(self._call)
                 self._watchdog.heard()
                 self._take(data)
         except asyncio.CancelledError:
@@ -148,7 +154,7 @@ class Connection:
             # Of the call, not of this task: the channel was closed.
             self.end(Unavailable("the call was ended here"))
         except grpc.aio.AioRpcError as exc:
-            self.end(_translated(exc))
+            self.end(translated(exc))
         except RealtimeError as exc:
             self.end(exc)
 
@@ -175,6 +181,10 @@ class Connection:
             self._coverage.take(frame)
             if kind == "reset":
                 self._coverage.restart()
+        if kind == "broadcasts":
+            self._aside.put(frame, len(data))
+            self._arrived.set()
+            return
         self._inbox.append((frame, charged(data, frame), len(data)))
         self._inbox_bytes += len(data)
         self._arrived.set()
@@ -207,29 +217,6 @@ class Connection:
                 raise
         finally:
             self._is_writing = False
-
-    async def _status(self) -> RealtimeError:
-        """Why the call is over: its status, or that the server ended it."""
-        code = await self._call.code()
-        if code is grpc.StatusCode.OK:
-            return Unavailable("the server ended the stream")
-        error = grpc.aio.AioRpcError(
-            code,
-            await self._call.initial_metadata(),
-            await self._call.trailing_metadata(),
-            await self._call.details(),
-        )
-        return _translated(error)
-
-
-def _translated(exc: grpc.aio.AioRpcError) -> RealtimeError:
-    """What a call ended with. Without the server's own reason gRPC made these up: of a stream that was reset, or
-    that a request was just being written to when it ended."""
-    error = from_rpc_error(exc)
-    has_reason = isinstance(error, RequestError) and error.reason != RequestError.reason
-    if exc.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL) and not has_reason:
-        return Unavailable(f"the stream broke: {error.message}", error.mend)
-    return error
 
 
 async def open_connection(

@@ -10,6 +10,7 @@ from typing import Literal
 
 from protos.events.v1 import stream_pb2 as pb
 from realtime.client import signals as said
+from realtime.client.broadcasts import Broadcast, broadcasts
 from realtime.client.received import Batch, received
 from realtime.client.start import SnapshotStart, Start
 from realtime.errors import CursorReset, Gap, RealtimeError, Unavailable
@@ -60,7 +61,7 @@ class State:
         if self.is_folding and self._void is None:
             self._void = LOST
 
-    def take(self, frame: pb.SubscribeResponse) -> tuple[Batch | said.Signal, ...]:
+    def take(self, frame: pb.SubscribeResponse) -> tuple[Batch | said.Signal | Broadcast, ...]:
         """What a frame gives to hand out.
 
         Raises:
@@ -78,6 +79,8 @@ class State:
             items = received(frame.events.events)
             if items:  # its cursor is passed on with what it holds
                 return (Batch(items, frame.cursor, frame.events.transaction_open),)
+        if kind == "broadcasts":
+            return broadcasts(frame.broadcasts)
         if kind == "snapshot_page":
             page = frame.snapshot_page
             items = received(page.items)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Generic, Never, Self, TypeAlias, TypeVar, cast
 
 from protos.events.v1 import stream_pb2 as pb
+from realtime.client.broadcasts import Broadcast
 from realtime.client.connection import Connection
 from realtime.client.dialer import Dialer
 from realtime.client.keeper import CursorKeeper
@@ -24,6 +25,7 @@ from realtime.client.state import State
 from realtime.errors import RealtimeError, Unavailable
 
 S = TypeVar("S")
+_Item: TypeAlias = Batch | Signal | Broadcast
 
 
 class BaseSubscription(Generic[S]):
@@ -47,7 +49,7 @@ class BaseSubscription(Generic[S]):
         self._connection: Connection | None = None
         self._batch = Batch((), b"")
         self._left: deque[ReceivedEvent] = deque()
-        self._ahead: deque[Batch | Signal] = deque()
+        self._ahead: deque[_Item] = deque()
         self._in_hand: tuple[Connection, tuple[int, int]] | None = None
         self._closing = asyncio.Event()
         self._ended: RealtimeError | None = None
@@ -169,7 +171,7 @@ class BaseSubscription(Generic[S]):
                 await self._keeper.handled(state.cursor)
             if self._left:  # an iteration of events was left in the middle of a frame
                 batch = self._batch
-                item: Batch | Signal | None = Batch(
+                item: _Item | None = Batch(
                     tuple(self._left),
                     batch.cursor,
                     batch.transaction_open,
@@ -188,7 +190,7 @@ class BaseSubscription(Generic[S]):
                 state.cursor = item.cursor
             yield item
 
-    async def _next(self) -> Batch | Signal | None:
+    async def _next(self) -> _Item | None:
         """What is handed out next; None once the subscription was closed. What was handed out before is done with."""
         if self._in_hand is not None:
             connection, cost = self._in_hand
@@ -256,3 +258,9 @@ Subscription: TypeAlias = BaseSubscription[Never]
 
 SignalSubscription: TypeAlias = BaseSubscription[Signal]
 """Gives events and signals."""
+
+BroadcastSubscription: TypeAlias = BaseSubscription[Broadcast]
+"""Gives events and broadcasts."""
+
+BroadcastSignalSubscription: TypeAlias = BaseSubscription[Broadcast | Signal]
+"""Gives events, broadcasts and signals."""

@@ -81,7 +81,7 @@ class Wish:
         return request
 
 
-def make_wish(options: Options) -> Wish:
+def make_wish(options: Options, *, broadcasts: bool = False) -> Wish:
     """
     Raises:
         ArgumentInvalid: an option cannot be what it is.
@@ -91,7 +91,10 @@ def make_wish(options: Options) -> Wish:
     if overflow not in _OVERFLOW:
         raise ArgumentInvalid("overflow", f"{overflow!r} is no policy", "'catch_up' or 'disconnect'")
     request = pb.OpenSubscription(
-        filter=filter_message(options), credit=window.message(), overflow_policy=_OVERFLOW[overflow]
+        filter=filter_message(options),
+        credit=window.message(),
+        overflow_policy=_OVERFLOW[overflow],
+        broadcasts=broadcasts,
     )
     request.field_mask.paths.extend(_texts(options, "fields"))
     linger_ms = options.get("max_linger_ms")

@@ -36,7 +36,7 @@ async def read_reached(reader: StreamReader, epoch: str, producer: str) -> Reach
         raise SourceUnavailable(
             f"the mark of the producer {producer!r} cannot be read", "see who else writes to zephyr._mark.>"
         ) from exc
-    found = Reached(last.sequence, mark.session, mark.reached)
+    found = Reached(last.sequence, mark.session, mark.reached, mark.instance)
     if mark.epoch == epoch:
         # In another epoch's marks, places mean nothing.
         await _read_results(reader, subject, found, epoch, mark)
@@ -66,7 +66,13 @@ def _add(results: Results, mark: ProducerMark, sequence: int) -> None:
 
 
 def mark_message(
-    producer: str, epoch: str, state: Reached, session: int, reached: int, sequences: list[int]
+    producer: str,
+    epoch: str,
+    state: Reached,
+    session: int,
+    reached: int,
+    sequences: list[int],
+    instance: str,
 ) -> Message:
     """The mark that follows ``state``, stored only behind it."""
     mark = ProducerMark(
@@ -76,6 +82,7 @@ def mark_message(
         sequences=sequences,
         results_since=state.results.since(len(sequences)),
         written_at=time.time_ns() // 1000,
+        instance=instance,
     )
     head = f"{fmt.FENCE_SEQUENCE}: {state.mark}\r\n"
     return Message(fmt.producer_subject(producer), head, mark.SerializeToString())

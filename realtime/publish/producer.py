@@ -58,6 +58,7 @@ class Producer:
         if not found.mark:
             # Retention took its marks, or there were none: what is known here goes on, but for places.
             found.session, found.reached = self.state.session, self.state.reached
+            found.instance = self.state.instance
         self.state = found
         self._epoch_read = epoch
         self._tell_former()
@@ -67,10 +68,13 @@ class Producer:
             if flow.session != self.state.session:
                 flow.fail(ProducerFenced(self.id, flow.session))
 
-    async def begin_session(self, flow: Flow) -> int:
+    async def begin_session(self, flow: Flow, instance: str = "", *, resumes: bool = False) -> int:
         """Begins a session, of ``flow``; the one before can store nothing from now on. Gives its number.
 
+        One that ``resumes`` begins only if the last session was of its instance too.
+
         Raises:
+            ProducerFenced: it was of another.
             SourceUnavailable: the broker does not answer.
             Unavailable: others begin sessions, again and again.
         """
@@ -78,8 +82,10 @@ class Producer:
             for _ in range(_TRIES):
                 await self.read()
                 state = self.state
+                if resumes and state.session and state.instance != instance:
+                    raise ProducerFenced(self.id, state.session)
                 session = state.session + 1
-                mark = mark_message(self.id, self.epoch, state, session, state.reached, [])
+                mark = mark_message(self.id, self.epoch, state, session, state.reached, [], instance)
                 try:
                     ack = await self._broker.publish(mark)
                 except NoAnswer:
@@ -88,7 +94,7 @@ class Producer:
                     if exc.error_code == WRONG_LAST:
                         continue
                     raise Unavailable(exc.message, exc.mend) from exc
-                state.session = session
+                state.session, state.instance = session, instance
                 state.mark = ack.sequence
                 flow.session = session
                 self._tell_former()
@@ -100,7 +106,13 @@ class Producer:
         """The mark behind a batch of events with these sequences."""
         state = self.state
         return mark_message(
-            self.id, self.epoch, state, max(1, state.session), max(sequences[-1], state.reached), sequences
+            self.id,
+            self.epoch,
+            state,
+            max(1, state.session),
+            max(sequences[-1], state.reached),
+            sequences,
+            state.instance,
         )
 
     def stored(self, sequences: list[int], mark: int) -> None:

@@ -57,12 +57,14 @@ class Results:
 
 
 class Reached:
-    """How far a producer is: ``mark`` is the sequence of its last mark, 0 when there is none."""
+    """How far a producer is: ``mark`` is the sequence of its last mark, 0 when there is none; the session is that of
+    the client's ``instance``."""
 
-    __slots__ = ("mark", "reached", "results", "session")
+    __slots__ = ("instance", "mark", "reached", "results", "session")
 
-    def __init__(self, mark: int = 0, session: int = 0, reached: int = 0) -> None:
+    def __init__(self, mark: int = 0, session: int = 0, reached: int = 0, instance: str = "") -> None:
         self.mark = mark
         self.session = session
         self.reached = reached
+        self.instance = instance
         self.results = Results()

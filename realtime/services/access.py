@@ -18,6 +18,7 @@ from realtime.auth.policy import Caller, Policy
 from realtime.auth.scope import narrow
 from realtime.errors import PermissionDenied, PolicyFailed, RealtimeError, Unauthenticated
 from realtime.hub import Hub
+from realtime.services.errands import Errands
 from realtime.status import to_error
 from realtime.subscriber import Subscriber
 
@@ -45,7 +46,7 @@ class StreamAccess:
         self._renewed = asyncio.Event()
         self._unwatch: Callable[[], None] | None = None
 
-    async def run(self, tasks: asyncio.TaskGroup, end: End, say: Say) -> None:
+    async def run(self, tasks: Errands, end: End, say: Say) -> None:
         """Watches the permissions, and the end of the authorization, until it is cancelled."""
         self._tasks, self._end, self._say = tasks, end, say
         try:
@@ -159,8 +160,7 @@ class StreamAccess:
                 raise PolicyFailed("the policy's version is another one whenever it is asked")
         except RealtimeError as exc:
             self._forbid(subscriber, exc)
-        if subscriber.has_frames:
-            subscriber.notify()
+        subscriber.notify()  # with nothing to send too: a broadcast may wait for the answer
 
     def _forbid(self, subscriber: Subscriber, error: BaseException) -> None:
         """Ends a subscription; what is queued for it may not be sent."""

@@ -130,7 +130,9 @@ class PublishStream:
                 if producer_id:
                     line = publisher.producers.line(producer_id)
                     self._line = line
-                    opened.session = await line.producer.begin_session(self._flow)
+                    opened.session = await line.producer.begin_session(
+                        self._flow, request.open.instance, resumes=request.open.resumes
+                    )
                     opened.reached = line.producer.state.reached
                 else:
                     self._line = publisher.producers.anonymous()
@@ -157,7 +159,7 @@ class PublishStream:
             )
         assert self._line is not None
         assert self._ask is not None
-        self._ask.checks_rules = not rules.holds(request.events)
+        self._ask.checks_rules = not rules.request_holds(request.events)
         self._ask.admit = self._access.check if self._access.is_limited else None
         for at in range(0, len(events), _SLICE):
             items = self._publisher.drafter.items(events[at : at + _SLICE], self._ask)

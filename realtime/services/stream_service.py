@@ -14,8 +14,11 @@ import grpc
 from realtime.auth.checks import authenticate, token_of
 from realtime.auth.policy import AllowAll, Policy
 from realtime.errors import RealtimeError
+from realtime.limits import StreamLimits
 from realtime.services.access import StreamAccess
-from realtime.services.stream import ClientStream, Context, StreamLimits
+from realtime.services.heartbeats import Heartbeats
+from realtime.services.sender import Context
+from realtime.services.stream import ClientStream
 from realtime.status import abort
 from realtime.subscription import Feed
 
@@ -39,6 +42,7 @@ class StreamService:
         self._policy = policy or AllowAll()
         self._auth_warning_s = auth_warning_s
         self._streams: set[ClientStream] = set()
+        self._heartbeats = Heartbeats(self._limits.progress_s)
         self._is_draining = False
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -55,9 +59,11 @@ class StreamService:
         if self._is_draining:
             stream.go_away()
         self._streams.add(stream)
+        self._heartbeats.add(stream)
         try:
             await stream.run()
         finally:
+            self._heartbeats.remove(stream)
             self._streams.discard(stream)
 
     async def _access(self, context: Context) -> StreamAccess:

@@ -3,7 +3,7 @@
 Deficit round robin: who sent more than its share of bytes lets others go first until that is
 made up for, so that a catch-up in full frames does not delay the small live frames of
 another subscription. And who may wait for more events to share a frame (its linger) comes into
-the row only then.
+the row only then. What is known of one subscription is its ``Turn``.
 
 Source: Shreedhar and Varghese, "Efficient Fair Queuing using Deficit Round Robin" (1995).
 """
@@ -11,7 +11,7 @@ Source: Shreedhar and Varghese, "Efficient Fair Queuing using Deficit Round Robi
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Callable
 
 from realtime.subscriber import Subscriber
 from realtime.terms import AUTO_LINGER_S
@@ -19,62 +19,50 @@ from realtime.terms import AUTO_LINGER_S
 _QUANTUM_BYTES = 16 * 1024
 
 
-class Turns:
-    """The subscriptions of one connection that have something to send."""
+def _nothing() -> None:
+    return
 
-    def __init__(self) -> None:
-        self._row: deque[Subscriber] = deque()
-        self._waiting: set[Subscriber] = set()
-        self._debts: dict[Subscriber, int] = {}
-        self._sent_at: dict[Subscriber, float] = {}
-        self._timers: dict[Subscriber, asyncio.TimerHandle] = {}
-        self._filled = asyncio.Event()
+
+class Turns:
+    """The subscriptions of one connection that have something to send. ``on_filled`` is called whenever one came
+    into the row."""
+
+    def __init__(self, on_filled: Callable[[], None] = _nothing) -> None:
+        self._on_filled = on_filled
+        self._row: list[Subscriber] = []  # it is short: a stream has few subscriptions
+        self._lingering: dict[Subscriber, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         """How many are in the row."""
-        return len(self._waiting)
+        return len(self._row)
 
     def note(self, subscriber: Subscriber) -> bool:
         """Says that a subscription has something to send. False while it lingers: say so again for each event."""
-        if subscriber in self._waiting:
+        if subscriber.turn.is_in_row:
             return True
         left_s = self._linger_left_s(subscriber)
-        timer = self._timers.get(subscriber)
         if left_s > 0:
-            if timer is None:
+            if subscriber not in self._lingering:
                 loop = asyncio.get_running_loop()
-                self._timers[subscriber] = loop.call_later(left_s, self._enter, subscriber)
+                self._lingering[subscriber] = loop.call_later(left_s, self._enter, subscriber)
             return False
         self._enter(subscriber)
         return True
 
-    async def filled(self, until: float) -> None:
-        """Waits until somebody is in the row, or until the loop's time ``until``."""
-        try:
-            async with asyncio.timeout_at(until):
-                await self._filled.wait()
-        except TimeoutError:
-            return
-
     def flush(self) -> None:
         """Nobody lingers any more."""
-        for subscriber in list(self._timers):
+        for subscriber in list(self._lingering):
             self._enter(subscriber)
-        self._filled.set()
-
-    def wake(self) -> None:
-        """Ends ``filled`` though nobody may be in the row."""
-        self._filled.set()
 
     def next(self) -> Subscriber | None:
-        """Who is next; None when nobody is. ``sent`` comes after it."""
-        self._filled.clear()
-        while self._row:
-            subscriber = self._row.popleft()
-            debt = self._debts.get(subscriber, 0)
-            if debt > 0 and self._row:
-                self._debts[subscriber] = debt - _QUANTUM_BYTES
-                self._row.append(subscriber)
+        """Who is next; None when nobody is. ``sent`` or ``skip`` comes after it."""
+        row = self._row
+        while row:
+            subscriber = row.pop(0)
+            turn = subscriber.turn
+            if turn.debt > 0 and row:
+                turn.debt -= _QUANTUM_BYTES
+                row.append(subscriber)
                 continue
             if not subscriber.has_frames:
                 self._leave(subscriber)
@@ -84,9 +72,10 @@ class Turns:
 
     def sent(self, subscriber: Subscriber, size: int) -> None:
         """Says that a frame of so many bytes of it was written."""
-        self._sent_at[subscriber] = asyncio.get_running_loop().time()
+        turn = subscriber.turn
+        turn.sent_at = asyncio.get_running_loop().time()
         if subscriber.has_frames:
-            self._debts[subscriber] = max(0, self._debts.get(subscriber, 0)) + size - _QUANTUM_BYTES
+            turn.debt = max(0, turn.debt) + size - _QUANTUM_BYTES
             self._row.append(subscriber)
         else:
             self._leave(subscriber)
@@ -97,30 +86,29 @@ class Turns:
 
     def forget(self, subscriber: Subscriber) -> None:
         """A subscription is over."""
-        self._sent_at.pop(subscriber, None)
-        self._debts.pop(subscriber, None)
-        timer = self._timers.pop(subscriber, None)
+        timer = self._lingering.pop(subscriber, None)
         if timer is not None:
             timer.cancel()
 
     def close(self) -> None:
-        """Ends all timers."""
-        for timer in self._timers.values():
+        """Ends all timers, and calls nobody any more."""
+        for timer in self._lingering.values():
             timer.cancel()
-        self._timers.clear()
+        self._lingering.clear()
+        self._row.clear()
+        self._on_filled = _nothing
 
     def _leave(self, subscriber: Subscriber) -> None:
-        self._waiting.discard(subscriber)
-        self._debts.pop(subscriber, None)
+        subscriber.turn.is_in_row = False
+        subscriber.turn.debt = 0
 
     def _enter(self, subscriber: Subscriber) -> None:
-        timer = self._timers.pop(subscriber, None)
-        if timer is not None:
-            timer.cancel()
-        if subscriber not in self._waiting:
-            self._waiting.add(subscriber)
+        if self._lingering:
+            self.forget(subscriber)
+        if not subscriber.turn.is_in_row:
+            subscriber.turn.is_in_row = True
             self._row.append(subscriber)
-        self._filled.set()
+            self._on_filled()
 
     def _linger_left_s(self, subscriber: Subscriber) -> float:
         linger_s = subscriber.terms.linger_s
@@ -129,5 +117,4 @@ class Turns:
         if linger_s is not None:
             return linger_s
         # Under load alone: who was sent nothing lately gets the event at once.
-        sent_at = self._sent_at.get(subscriber, 0.0)
-        return sent_at + AUTO_LINGER_S - asyncio.get_running_loop().time()
+        return subscriber.turn.sent_at + AUTO_LINGER_S - asyncio.get_running_loop().time()

@@ -16,7 +16,7 @@ IDS = ("a", "b", "c")
 EVENT = st.tuples(st.sampled_from(["put", "put", "delete", "forget", "clear", "none"]), st.sampled_from(IDS))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     history=st.lists(EVENT, min_size=1, max_size=24),
     cuts=st.tuples(st.sets(st.integers(1, 23)), st.sets(st.integers(1, 23))),

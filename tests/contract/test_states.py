@@ -177,19 +177,23 @@ async def test_what_was_read_stands_before_the_position(kit: StatesKit) -> None:
     assert before < after <= int(lsn)
 
 
-async def test_settling_waits_for_who_writes_and_not_for_ever(kit: StatesKit) -> None:
+async def test_settling_waits_for_who_writes_and_not_for_ever(
+    kit: StatesKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realtime.states_postgres._SETTLE_S", 60.0)
     async with await AsyncConnection.connect(kit.dsn) as other:
         await other.execute("INSERT INTO users (email) VALUES ('open')")
         settling = asyncio.ensure_future(kit.states.settle())
         done, _ = await asyncio.wait((settling,), timeout=0.1)
         assert not done
         await other.commit()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await settling
         assert len(await kit.read("user")) == 1
         # Who does not end is in no commit.
         await other.execute("INSERT INTO users (email) VALUES ('long')")
-        async with asyncio.timeout(5):
+        monkeypatch.setattr("realtime.states_postgres._SETTLE_S", 0.2)
+        async with asyncio.timeout(20):
             await kit.states.settle()
 
 

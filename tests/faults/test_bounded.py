@@ -23,7 +23,7 @@ GROWTH_MIB = 40
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the peak"),
-    pytest.mark.timeout(1800 if LONG else 120),
+    pytest.mark.timeout(1800 if LONG else 300),
 ]
 
 

@@ -131,7 +131,7 @@ async def test_a_burst_over_the_limit_with_nats_killed_in_it(
         async def has_the_last() -> bool:
             return any(change_of(message) == wanted for message in await reader.events())
 
-        await eventually(has_the_last, timeout=20)
+        await eventually(has_the_last, timeout=30)
         found = [change_of(message) for message in await reader.events()]
         assert found == writer.committed[-len(found) :]
         assert not bridge.task.done()

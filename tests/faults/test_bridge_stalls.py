@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
+from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from structlog.testing import capture_logs
 
@@ -33,7 +34,7 @@ def said(logs: list[Any], words: str) -> Callable[[], int]:
     return lambda: sum(words in entry["event"] for entry in logs)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 async def test_a_broker_that_stalls_past_wal_sender_timeout(
     bridge_settings: BridgeSettings, nats_server: NatsServer, migrated_dsn: str
 ) -> None:
@@ -44,73 +45,78 @@ async def test_a_broker_that_stalls_past_wal_sender_timeout(
         update={
             "publish_timeout_s": 60,
             "mark_interval_s": 5,
-            "heartbeat_s": 0.2,
+            # Late after three: above what a round trip takes on a busy machine.
+            "heartbeat_s": 1,
             "held_wal_warn_bytes": 1_000_000,
         }
     )
 
-    def session() -> DictRow:
-        with psycopg.connect(migrated_dsn, autocommit=True, row_factory=dict_row) as connection:
-            row = connection.execute(_SESSION, (settings.slot,)).fetchone()
+    async def session() -> DictRow:
+        connection: AsyncConnection[DictRow] = await AsyncConnection.connect(
+            migrated_dsn, autocommit=True, row_factory=dict_row
+        )
+        async with connection:
+            row = await (await connection.execute(_SESSION, (settings.slot,))).fetchone()
         assert row is not None
         return row
 
     writer = Writer(migrated_dsn, SEED)
     with capture_logs() as logs:
+        late, in_time = said(logs, "a heartbeat did not come back"), said(logs, "heartbeats come back")
+        much, little = said(logs, "the slot holds much WAL"), said(logs, "holds little WAL again")
         async with running(settings) as bridge:
             await writer.prepare()
             async with writing(writer):
                 await more(writer, 10)
-                before = session()
+                before = await session()
                 assert nats_server.pid is not None
                 os.kill(nats_server.pid, signal.SIGSTOP)
                 try:
-                    frozen = session()
-                    execute(
+                    frozen = await session()
+                    # Elsewhere: the bridge shares our loop, and answers Postgres from it.
+                    await asyncio.to_thread(
+                        execute,
                         migrated_dsn,
                         "CREATE TABLE busy (t text)",
                         "INSERT INTO busy SELECT repeat(i::text, 100) FROM generate_series(1, 5000) i",
                     )
 
-                    def heard_for_long() -> bool:
-                        now = session()
+                    async def heard_for_long() -> bool:
+                        now = await session()
                         assert now["active_pid"] == before["active_pid"]
                         assert now["reply_time"] is not None
-                        return bool((now["reply_time"] - frozen["now"]).total_seconds() > 8)
+                        return bool((now["reply_time"] - frozen["now"]).total_seconds() > 5)
 
-                    await eventually(heard_for_long, timeout=40, what="feedback for four timeouts")
+                    await eventually(heard_for_long, timeout=40, what="feedback for more than two timeouts")
                     # Once the outbox is full: only then does the bridge stop to read.
-                    await eventually(
-                        said(logs, "a heartbeat did not come back"), timeout=40, what="late heartbeat"
-                    )
-                    await eventually(said(logs, "the slot holds much WAL"), timeout=20, what="much held WAL")
+                    await eventually(lambda: late() > in_time(), timeout=40, what="late heartbeat")
+                    await eventually(lambda: much() > little(), what="much held WAL")
                     # Nothing was stored meanwhile, so nothing more may be confirmed than what was stored before.
-                    first = session()["confirmed"]
+                    first = (await session())["confirmed"]
                     await more(writer, 10)
-                    assert session()["confirmed"] == first
-                    assert session()["held"] > 1_000_000
+                    assert (await session())["confirmed"] == first
+                    assert (await session())["held"] > 1_000_000
+                    # A condition that lasts is not said at each look. On a busy machine it may have come before.
+                    assert late() - in_time() <= 1
+                    assert much() - little() == 1
                 finally:
                     os.kill(nats_server.pid, signal.SIGCONT)
-                await eventually(said(logs, "heartbeats come back"), timeout=20, what="heartbeats")
+                await eventually(lambda: in_time() == late(), what="heartbeats")
 
-                def is_freed() -> bool:
-                    execute(migrated_dsn, "SELECT pg_log_standby_snapshot()")
-                    return said(logs, "holds little WAL again")() > 0
+                async def is_freed() -> bool:
+                    await asyncio.to_thread(execute, migrated_dsn, "SELECT pg_log_standby_snapshot()")
+                    return little() == much()
 
-                await eventually(is_freed, timeout=20)
+                await eventually(is_freed, timeout=30)
                 await more(writer, 5)
             assert len(bridge.terms) == 1, "; ".join(
                 f"{each['event']} ({each.get('cause')})" for each in logs if each["log_level"] != "info"
             )
-            assert session()["active_pid"] == before["active_pid"]
+            assert (await session())["active_pid"] == before["active_pid"]
             async with open_reader(nats_server.url) as reader:
                 assert await check(reader, writer) > 30
-    # A condition that lasts is not said at each look.
-    assert said(logs, "the slot holds much WAL")() == 1
-    assert said(logs, "a heartbeat did not come back")() == 1
 
 
-@pytest.mark.timeout(60)
 async def test_held_wal_is_watched_while_the_broker_is_away(
     bridge_settings: BridgeSettings, nats_server: NatsServer, migrated_dsn: str
 ) -> None:
@@ -118,17 +124,17 @@ async def test_held_wal_is_watched_while_the_broker_is_away(
     with capture_logs() as logs:
         async with running(settings) as bridge:
             await nats_server.stop()
-            await eventually(lambda: len(bridge.ended) > 0, timeout=20)
+            await eventually(lambda: len(bridge.ended) > 0, timeout=30)
             execute(
                 migrated_dsn,
                 "CREATE TABLE busy (t text)",
                 "INSERT INTO busy SELECT repeat(i::text, 100) FROM generate_series(1, 5000) i",
             )
-            await eventually(said(logs, "the slot holds much WAL"), timeout=20)
+            await eventually(said(logs, "the slot holds much WAL"), timeout=30)
             await nats_server.start()
 
             def is_freed() -> bool:
                 execute(migrated_dsn, "SELECT pg_log_standby_snapshot()")
                 return said(logs, "holds little WAL again")() > 0
 
-            await eventually(is_freed, timeout=20)
+            await eventually(is_freed, timeout=30)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from nats.aio.client import Client
 
 from tests.fixtures.stream_reader import confirmed_lsn
@@ -22,7 +21,6 @@ PROBE = "zephyr._mark.0.probe"
 ID = "Nats-Msg-Id"
 
 
-@pytest.mark.timeout(90)
 async def test_killed_before_confirming_and_back_after_twice_the_window(tmp_path: Path) -> None:
     # Marks come seldom, so that it is the rows that are on their way.
     settings = {"ZEPHYR_BRIDGE_MARK_INTERVAL_S": "2"}

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 from psycopg import AsyncConnection
 
 from tests.faults.test_verified import SEED
@@ -22,7 +21,6 @@ from zephyr.verify.stored import last_sequence, marked_lsn, read
 from zephyr.verify.wait import until
 
 EXIT_EPOCH_LOST = 6
-pytestmark = pytest.mark.timeout(90)
 
 
 async def ended(bridge: Bridge) -> int:

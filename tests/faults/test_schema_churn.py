@@ -167,7 +167,7 @@ def said(field: Field, words: str) -> int:
     return field.bridge.log.path.read_text(errors="replace").count(words)
 
 
-@pytest.mark.timeout(1200 if LONG else 60)
+@pytest.mark.timeout(1200 if LONG else 120)
 async def test_schema_churn_under_load(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     async with open_field(tmp_path, {"fsync": "off"}) as field, field.database() as connection:
@@ -189,7 +189,7 @@ async def test_schema_churn_under_load(tmp_path: Path) -> None:
     assert verdict.events > 100
 
 
-@pytest.mark.timeout(600 if LONG else 60)
+@pytest.mark.timeout(600 if LONG else 120)
 async def test_schema_broken_and_mended_under_load(tmp_path: Path) -> None:
     """By the policy ``pause``; now and then killed while it waits, and started before the table is mended."""
     breaks = {

@@ -20,11 +20,13 @@ SAME_FOR_BOTH = (
     "tests/unit/bridge/test_pgoutput.py",
     "tests/unit/bridge/test_encode.py",
     "tests/unit/bridge/test_pump.py",
+    "tests/unit/bridge/test_domain_event.py",
     "tests/property/test_plan.py",
     "tests/property/test_pgoutput.py",
     "tests/property/test_bridge.py",
     "tests/unit/realtime",
     "tests/property/test_hub.py",
+    "tests/property/test_broadcasts.py",
     "tests/property/test_lean.py",
     "tests/property/test_cursor.py",
 )

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from bench.paced import writer_of
 from bench.result import Case, Result, percentiles
-from zephyr.commands.bench import app, measure
+from zephyr.commands.bench import app
 from zephyr.console import CommandError
+from zephyr.measuring import measure
 
 CASE_KEYS = {
     "parameters", "value", "unit", "ceiling", "ratio", "ratio_spread", "rounds",

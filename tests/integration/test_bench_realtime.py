@@ -17,7 +17,7 @@ from protos.events.v1 import stream_pb2 as pb
 from protos.events.v1.event_pb2 import Event
 from tests.integration.test_bench import CASE_KEYS, bench
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def check_form(result: dict[str, Any], name: str, *processes: set[str]) -> list[dict[str, Any]]:
@@ -37,13 +37,16 @@ def check_ratio(case: dict[str, Any]) -> None:
     assert case["ceiling"] > 0
 
 
-async def test_fan_out_is_measured_beside_a_bare_handler(tmp_path: Path) -> None:
+async def test_fan_out_is_measured_beside_a_bare_handler_and_a_bare_relay(tmp_path: Path) -> None:
     code, err, result = await bench(
         tmp_path, "fanout", "--subscribers", "3", "--deliveries", "600", "--window", "50", "--rounds", "1"
     )
     assert code == 0, err
     cases = check_form(result, "fanout", {"server", "nats", "writer", "client"})
-    assert [case["parameters"]["client"] for case in cases] == ["skim", "typed"]
+    assert [(case["parameters"]["client"], case["parameters"]["beside"]) for case in cases] == [
+        (client, beside) for client in ("skim", "typed") for beside in ("bare handler", "bare relay")
+    ]
+    assert ["relay_cpu_seconds" in case["parameters"] for case in cases] == [False, True] * 2
     for case in cases:
         assert case["unit"] == "deliveries/s"
         assert case["parameters"]["subscribers"] == 3
@@ -75,6 +78,9 @@ async def test_a_catch_up_is_measured_beside_its_ceilings_and_by_what_others_fee
         check_ratio(case)
     assert felt["parameters"]["deliveries"] == [20]
     assert felt["parameters"]["catch_ups"][0] >= 1
+    assert felt["parameters"]["catch_up_events_per_second"][0] >= 0
+    for name in ("without_ms", "elsewhere_ms"):
+        assert 0 < felt["parameters"][name]["p50"] <= felt["parameters"][name]["p99"]
     assert 0 < felt["latency_ms"]["p50"] <= felt["latency_ms"]["p99"]
     check_ratio(felt)
 
@@ -175,12 +181,12 @@ def test_an_event_of_the_writer_has_its_size_and_the_streams_format() -> None:
 
 def test_a_frame_is_skimmed_as_it_is_parsed() -> None:
     frame = pb.SubscribeResponse(subscription_id="s0", cursor=b"here")
-    frame.coverage.after, frame.coverage.through, frame.coverage.matched = 300, 1 << 40, 3
-    for size in (1, 200, 70_000):
+    frame.coverage.after, frame.coverage.through, frame.coverage.matched = 300, 1 << 40, 8
+    for size in (1, 1, 200, 200, 201, 200, 70_000, 70_000):
         event = frame.events.events.add(sequence=300 + size, cursor=b"c")
         event.event.note.body = "x" * size
     frame.events.transaction_open = True
     seen = skim(frame.SerializeToString())
-    assert seen == (b"s0", b"here", 300, 1 << 40, 3, EVENTS, 3)
+    assert seen == (b"s0", b"here", 300, 1 << 40, 8, EVENTS, 8)
     other = pb.SubscribeResponse(subscription_id="s0", caught_up=pb.CaughtUp())
     assert skim(other.SerializeToString()).kind == CAUGHT_UP

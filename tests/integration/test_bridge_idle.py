@@ -48,10 +48,9 @@ async def slot_follows(settings: BridgeSettings, busy_dsn: str) -> None:
                 execute(busy_dsn, "SELECT pg_log_standby_snapshot()")
                 return number(dsn, f"SELECT ({column} - '0/0')::bigint {where}") >= target
 
-            await eventually(is_past, timeout=20, what=f"{column} moves on")
+            await eventually(is_past, timeout=30, what=f"{column} moves on")
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("heartbeat_s", [0, 0.2])
 async def test_busy_tables_that_are_not_published_pin_no_wal(
     bridge_settings: BridgeSettings, stream_reader: Reader, heartbeat_s: float
@@ -63,7 +62,6 @@ async def test_busy_tables_that_are_not_published_pin_no_wal(
         assert len(bridge.terms) == 1
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("heartbeat_s", [0, 0.2])
 async def test_another_busy_database_pins_no_wal(
     bridge_settings: BridgeSettings, postgres_server: PostgresServer, heartbeat_s: float

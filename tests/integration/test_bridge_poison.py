@@ -7,7 +7,6 @@ import json
 import uuid
 
 import psycopg
-import pytest
 
 from bridge.dead_letters import DeadLetters
 from bridge.jetstream import JetStream
@@ -186,7 +185,6 @@ async def test_the_commands(
     assert "no dead letter 0-0" in missing.stderr
 
 
-@pytest.mark.timeout(60)
 async def test_many_poison_rows_are_bounded_in_memory_and_all_kept(
     bridge_settings: BridgeSettings, stream_reader: Reader, migrated_dsn: str
 ) -> None:

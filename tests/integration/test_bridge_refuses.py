@@ -67,7 +67,7 @@ async def test_nats_without_jetstream(bridge_settings: BridgeSettings, tmp_path:
 
 
 async def test_postgres_is_down(bridge_settings: BridgeSettings) -> None:
-    dsn = f"postgresql://zephyr@127.0.0.1:{free_port()}/zephyr"
+    dsn = "postgresql://zephyr@127.0.0.1:9/zephyr"
     await refused(
         REACH,
         "Postgres cannot be reached",

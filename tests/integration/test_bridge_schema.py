@@ -128,12 +128,12 @@ async def test_a_dropped_column_pauses_until_the_mapping_fits(
         async def is_said() -> bool:
             return len(await controls(stream_reader)) == 1
 
-        await eventually(is_said, timeout=20)
-        await eventually(lambda: "paused until" in process.log, timeout=20)
+        await eventually(is_said, timeout=30)
+        await eventually(lambda: "paused until" in process.log, timeout=30)
         assert [message.event.user.email for message in await changes(stream_reader)] == ["before@x"]
         # A file that cannot be taken changes nothing.
         write(mapping, "[tables")
-        await eventually(lambda: "going on with the former one" in process.log, timeout=20)
+        await eventually(lambda: "going on with the former one" in process.log, timeout=30)
         assert process.process.poll() is None
         write(mapping, MAPPING.replace('display_name = "display_name"\n', ""))
         await stream_reader.caught_up(dsn, timeout=30)
@@ -159,7 +159,7 @@ async def test_a_column_that_had_another_name_for_a_while(
         await process.start()
         execute(dsn, user("one"), "ALTER TABLE users RENAME COLUMN display_name TO shown")
         execute(dsn, "INSERT INTO users (email, shown) VALUES ('two@x', 'two')")
-        await eventually(lambda: "paused until" in process.log, timeout=20)
+        await eventually(lambda: "paused until" in process.log, timeout=30)
         execute(dsn, "ALTER TABLE users RENAME COLUMN shown TO display_name", user("three"))
         await stream_reader.caught_up(dsn, timeout=30)
         found = [each.event.user.display_name for each in await changes(stream_reader)]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from bridge.epoch import start_new_epoch
 from bridge.mapping import load_mapping
 from bridge.progress import CopyProgress
@@ -42,7 +40,6 @@ async def test_rows_that_were_there_before(bridge_settings: BridgeSettings, stre
         assert len(await check(stream_reader, dsn)) == len(events)
 
 
-@pytest.mark.timeout(60)
 async def test_while_others_write(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
     dsn = bridge_settings.postgres_dsn
     writer = Writer(dsn, 7)

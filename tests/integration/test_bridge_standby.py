@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from tests.fixtures.eventually import eventually
 from tests.fixtures.stream_reader import Reader
 from tests.integration.bridge_command import HELD, execute
 
-TAKEOVER_S = 10
-"""The lock is asked for four times a second; the rest is the opening of a term on a loaded machine."""
+TAKEOVER_S = 30
+"""Half of what Postgres would take to notice by itself (wal_sender_timeout). The lock is asked for four times a
+second; the rest is the opening of a term, on a machine that may be busy."""
 
 
 @pytest.fixture
@@ -43,10 +43,9 @@ def pair(standby_settings: BridgeSettings, tmp_path: Path) -> Iterator[list[Brid
 
 
 async def stands_by(process: BridgeProcess) -> None:
-    await eventually(lambda: process.log.count("standing by") > 0 and not process.is_ready(), timeout=20)
+    await eventually(lambda: process.log.count("standing by") > 0 and not process.is_ready(), timeout=30)
 
 
-@pytest.mark.timeout(90)
 async def test_a_standby_takes_over_when_the_leader_is_killed(
     pair: list[BridgeProcess], stream_reader: Reader, migrated_dsn: str
 ) -> None:
@@ -62,9 +61,7 @@ async def test_a_standby_takes_over_when_the_leader_is_killed(
             assert leader.is_ready()
             assert not standby.is_ready()
             leader.kill()
-            killed_at = time.monotonic()
             await eventually(standby.is_ready, timeout=TAKEOVER_S, what="the standby leads")
-            assert time.monotonic() - killed_at < TAKEOVER_S
             leader, standby = standby, leader
             standby.spawn()
             await stands_by(standby)
@@ -72,7 +69,6 @@ async def test_a_standby_takes_over_when_the_leader_is_killed(
     assert await check(stream_reader, writer) > 30
 
 
-@pytest.mark.timeout(60)
 async def test_a_standby_ends_at_once_and_outlives_postgres_sessions(
     bridge_settings: BridgeSettings, standby_settings: BridgeSettings, tmp_path: Path, migrated_dsn: str
 ) -> None:
@@ -87,7 +83,7 @@ async def test_a_standby_ends_at_once_and_outlives_postgres_sessions(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND application_name = 'zephyr-bridge' AND query LIKE '%try_advisory_lock%'",
             )
-            await eventually(lambda: process.log.count("standing by") == 2, timeout=15)
+            await eventually(lambda: process.log.count("standing by") == 2, timeout=30)
             process.send(signal.SIGTERM)
             code = await asyncio.to_thread(process.process.wait, 5)
             assert code == 0, process.log
@@ -109,7 +105,6 @@ async def test_without_standby_it_ends(bridge_settings: BridgeSettings, tmp_path
         process.kill()
 
 
-@pytest.mark.timeout(90)
 async def test_a_zombie_is_fenced_and_stands_by(
     standby_settings: BridgeSettings, stream_reader: Reader, tmp_path: Path, migrated_dsn: str
 ) -> None:
@@ -143,7 +138,6 @@ async def test_a_zombie_is_fenced_and_stands_by(
         zombie.kill()
 
 
-@pytest.mark.timeout(60)
 async def test_a_server_that_a_standby_cannot_hear_is_noticed(
     bridge_settings: BridgeSettings, standby_settings: BridgeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +155,7 @@ async def test_a_server_that_a_standby_cannot_hear_is_noticed(
             frozen = await eventually(pid)
             os.kill(frozen, signal.SIGSTOP)
             try:
-                await eventually(lambda: pid() not in (0, frozen) or len(standby.ended) > 0, timeout=20)
+                await eventually(lambda: pid() not in (0, frozen) or len(standby.ended) > 0, timeout=30)
             finally:
                 os.kill(frozen, signal.SIGCONT)
             assert not standby.task.done()

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bridge.settings import BridgeSettings
 from bridge.survey import survey
 from tests.fixtures.bridge import RunningBridge, running
@@ -39,7 +37,6 @@ def watching(settings: BridgeSettings, path: Path) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.timeout(60)
 async def test_a_leader_and_a_standby(
     bridge_settings: BridgeSettings, bridge_process: BridgeProcess, stream_reader: Reader, tmp_path: Path
 ) -> None:
@@ -76,7 +73,6 @@ async def test_a_leader_and_a_standby(
         await standby.stop()
 
 
-@pytest.mark.timeout(60)
 async def test_no_bridge_runs_and_what_is_known_all_the_same(
     bridge_settings: BridgeSettings, stream_reader: Reader, tmp_path: Path
 ) -> None:
@@ -97,7 +93,6 @@ async def test_no_bridge_runs_and_what_is_known_all_the_same(
     assert "the last that led" in text
 
 
-@pytest.mark.timeout(60)
 async def test_servers_are_away(
     bridge_settings: BridgeSettings, nats_server: NatsServer, tmp_path: Path
 ) -> None:
@@ -119,7 +114,6 @@ async def test_servers_are_away(
     assert set(found["errors"]) == {"postgres", "nats"}
 
 
-@pytest.mark.timeout(60)
 async def test_a_bridge_in_trouble_says_so(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
     async with running(bridge_settings) as first:
         await stream_reader.caught_up(bridge_settings.postgres_dsn)
@@ -129,7 +123,7 @@ async def test_a_bridge_in_trouble_says_so(bridge_settings: BridgeSettings, stre
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = 'zephyr-bridge'",
         )
-        await eventually(lambda: len(first.terms) > terms, timeout=20)
+        await eventually(lambda: len(first.terms) > terms, timeout=30)
 
         async def says_why() -> bool:
             found = await survey(bridge_settings)
@@ -139,7 +133,6 @@ async def test_a_bridge_in_trouble_says_so(bridge_settings: BridgeSettings, stre
         await eventually(says_why)
 
 
-@pytest.mark.timeout(60)
 async def test_at_rest_nothing_is_in_flight(bridge_settings: BridgeSettings, stream_reader: Reader) -> None:
     async with running(bridge_settings):
         execute(bridge_settings.postgres_dsn, "INSERT INTO users (email) VALUES ('one')")
@@ -154,7 +147,6 @@ async def test_at_rest_nothing_is_in_flight(bridge_settings: BridgeSettings, str
         await eventually(is_at_rest)
 
 
-@pytest.mark.timeout(60)
 async def test_watch_goes_on_until_it_is_told(bridge_settings: BridgeSettings, tmp_path: Path) -> None:
     path = tmp_path / "watch.json"
     process = watching(bridge_settings, path)
@@ -163,7 +155,7 @@ async def test_watch_goes_on_until_it_is_told(bridge_settings: BridgeSettings, t
         def leads() -> bool:
             return path.exists() and bool(json.loads(path.read_bytes())["leads"])
 
-        await eventually(path.exists, timeout=20)
+        await eventually(path.exists, timeout=30)
         assert not leads()
         async with running(bridge_settings):
             await eventually(leads)

@@ -40,7 +40,13 @@ SAYS = {
     "keeping-the-cursor-1": ["billed up to Last"],
     "when-something-breaks": ["this has 7; pass a cursor exactly as it was received"],
     "when-something-breaks-1": ["events up to the live edge"],
+    "reading-your-own-write": ["now Ann"],
+    "events-in-your-own-transaction": ["updated by ann@example.org", "shared by ann@example.org"],
+    "broadcasts": ["ann is typing in shopping-list"],
     "the-past-and-single-entities": ["events of one note, examined up to ", "Last", "ann@example.org"],
+    "publishing": ["stored, repeated: False", "somebody was first: True True", "2 stored together"],
+    "publishing-1": ["the last one's place: True", "all are stored, up to 1000"],
+    "publishing-2": ["publishing first\npublishing second\npublishing third\npublishing fourth\n"],
 }
 
 

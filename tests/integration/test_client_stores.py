@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from realtime.client import (
 )
 from realtime.cursor import Cursor
 from realtime.errors import CursorInvalid, StoreUnavailable
+from realtime.limits import StreamLimits
+from realtime.services import stream_service
 from tests.fixtures.eventually import eventually
 from tests.fixtures.realtime_server import DEAD_REDIS, serving
 from tests.fixtures.stream_writer import Change, StreamWriter, sequences
@@ -87,10 +90,14 @@ async def test_batches_are_saved_once_they_are_handled(address: str, writer: Str
         assert await store.load("n") == subscription.cursor
 
 
-async def test_what_does_not_match_moves_the_stored_cursor_on(address: str, writer: StreamWriter) -> None:
+async def test_what_does_not_match_moves_the_stored_cursor_on(
+    nats_server: NatsServer, writer: StreamWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program that wants little does not find its cursor too old."""
+    monkeypatch.setattr(stream_service, "StreamLimits", partial(StreamLimits, progress_s=0.2))
     store = MemoryCursorStore()
     async with (
+        serving(nats_server.url) as address,
         Client(address) as client,
         client.subscribe(kinds=["user"], start=live(), store=store, name="n") as subscription,
     ):
@@ -107,7 +114,7 @@ async def test_what_does_not_match_moves_the_stored_cursor_on(address: str, writ
             return cursor is not None and Cursor.decode(cursor).sequence == stored[-1].sequence
 
         waiting = asyncio.ensure_future(anext(reading))
-        await eventually(has_moved, 15)  # with the heartbeat
+        await eventually(has_moved)  # with the heartbeat
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
 

@@ -231,4 +231,4 @@ async def test_while_the_broker_is_away(nats_server: NatsServer, writer: StreamW
                 return False
             return [event.sequence for event in page.events] == sequences(writer.stored)[100:]
 
-        await eventually(is_back, timeout=20)
+        await eventually(is_back, timeout=30)

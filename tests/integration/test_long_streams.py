@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from protos.events.v1 import stream_pb2 as pb
 from realtime import app
 from realtime.client import channel
+from realtime.limits import StreamLimits
 from realtime.services import stream_service
-from realtime.services.stream import StreamLimits
 from realtime.settings import ServerSettings
 from tests.fixtures.eventually import eventually
 from tests.fixtures.raw_stream import raw_stream
@@ -41,6 +43,32 @@ async def test_a_stream_without_subscriptions_is_told_that_the_server_is_alive(
         assert "progress" in stream["a"].said
         await writer.commit(Change())
         await stream.until(lambda: stream["a"].events)
+
+
+@pytest.mark.parametrize("subscriptions", [3, 100])
+async def test_idle_subscriptions_of_a_stream_are_told_how_far_they_are_by_turns(
+    nats_server: NatsServer, writer: StreamWriter, monkeypatch: pytest.MonkeyPatch, subscriptions: int
+) -> None:
+    """At most ten frames in each ``progress_s``, however many they are; and nobody twice before all the others."""
+    progress_s = 0.2
+    monkeypatch.setattr(stream_service, "StreamLimits", partial(StreamLimits, progress_s=progress_s))
+    names = [str(number) for number in range(subscriptions)]
+    async with serving(nats_server.url) as address, raw_stream(address) as stream:
+        for name in names:
+            await stream.open(name, pb.Filter(kinds=["user"]), wait=False)
+        await stream.until(lambda: all("caught_up" in stream[name].said for name in names))
+        (stored,) = await writer.commit(Change(kind="note"))  # for none of them
+        began = asyncio.get_running_loop().time()
+        told: list[str] = []
+        while len(told) < 3 * subscriptions:
+            frame = await stream.read()
+            assert frame.HasField("progress"), frame
+            told.append(frame.subscription_id)
+        took_s = asyncio.get_running_loop().time() - began
+        assert len(told) <= 10 * took_s / progress_s + 10, "a few may have been on the way"
+        for first in range(0, len(told), subscriptions):
+            assert sorted(told[first : first + subscriptions]) == sorted(names)
+        assert all((stream[name].through or 0) >= stored.sequence for name in names)
 
 
 async def test_clients_are_told_to_come_back_at_different_times(
@@ -78,12 +106,10 @@ async def test_the_streams_of_a_client_that_vanished_end(
 ) -> None:
     settings = {"keepalive_s": 1, "keepalive_timeout_s": 1}
     with capture_logs() as logs:
-        async with (
-            serving(nats_server.url, **settings) as address,
-            tcp_proxy(address) as proxy,
-            raw_stream(proxy.address) as gone,
-            raw_stream(address) as other,
-        ):
+        async with AsyncExitStack() as clients, serving(nats_server.url, **settings) as address:
+            proxy = await clients.enter_async_context(tcp_proxy(address))
+            gone = await clients.enter_async_context(raw_stream(proxy.address))
+            other = await clients.enter_async_context(raw_stream(address))
             await gone.open("a")
             await other.open("a")
             proxy.swallow()

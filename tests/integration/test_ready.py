@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 
 import pytest
 
+import realtime.subscription
 from realtime.cursor import Cursor
 from realtime.errors import Unavailable
 from realtime.status import from_error
@@ -47,7 +49,12 @@ async def test_no_ready_over_a_connection_that_swallows_what_is_sent(
         assert stream["a"].sequences == sequences(new)
 
 
-async def test_no_ready_while_nats_stands_still(nats_server: NatsServer, writer: StreamWriter) -> None:
+async def test_no_ready_while_nats_stands_still(
+    nats_server: NatsServer, writer: StreamWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in the product, longer than a broker that is only slow takes.
+    monkeypatch.setattr(realtime.subscription, "_SOURCE_WAIT_S", 2.0)
+
     await writer.commit(Change())
     async with serving(nats_server.url) as address, raw_stream(address) as stream:
         await stream.open("before")
@@ -61,8 +68,14 @@ async def test_no_ready_while_nats_stands_still(nats_server: NatsServer, writer:
                 error = from_error((await stream.closed(f"s{at}")).error)
                 assert isinstance(error, Unavailable)
                 assert stream[f"s{at}"].said == ["closed"]
-            await stream.ask_progress("before")
-            assert stream["before"].last.progress.source.stalled
+
+            nonces = map(str, itertools.count())
+
+            async def is_stalled() -> bool:
+                await stream.ask_progress("before", next(nonces))
+                return stream["before"].last.progress.source.stalled
+
+            await eventually(is_stalled, what="progress says that the source is stalled")
         finally:
             os.kill(nats_server.pid, signal.SIGCONT)
         await eventually(lambda: writer.connection.is_connected)

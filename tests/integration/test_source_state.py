@@ -37,7 +37,7 @@ async def says_stalled(stream: RawStream, name: str, stalled: bool) -> None:
     async def is_so() -> bool:
         return (await source_of(stream, name)).stalled == stalled
 
-    await eventually(is_so, timeout=20)
+    await eventually(is_so, timeout=30)
 
 
 async def test_commit_times_are_those_of_postgres(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from protos.events.v1 import stream_pb2 as pb
-from realtime import catchup
+from realtime import catchup, pace
+from realtime.entry import Entry
+from realtime.handover import hand_over_entries
 from realtime.jetstream import StreamReader
+from realtime.pace import Pace
+from realtime.subscriber import Subscriber
 from tests.fixtures.eventually import eventually
 from tests.fixtures.raw_stream import RawStream, earliest, raw_stream
 from tests.fixtures.realtime_server import serving
@@ -115,3 +122,51 @@ async def test_the_consumer_is_deleted_and_the_broker_restarted_under_it(
             await stream.send(pb.SubscribeRequest(credit=grant))
             await stream.caught_up(name)
             assert stream[name].sequences == sequences(writer.stored)
+
+
+async def test_nothing_of_the_past_is_handed_over_while_a_live_frame_is_under_way(
+    nats_server: NatsServer, writer: StreamWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "PATIENCE_S", 60.0)  # on a busy machine a frame may take longer than that
+    under_way, handed, live_sent = 0, [0], 0
+    begin, end = Pace.begin_live, Pace.end_live
+
+    def begin_live(self: Pace) -> None:
+        nonlocal under_way
+        under_way += 1
+        begin(self)
+
+    def end_live(self: Pace) -> None:
+        nonlocal under_way, live_sent
+        under_way -= 1
+        live_sent += 1
+        end(self)
+
+    def hand(subscriber: Subscriber, entries: Sequence[Entry], *rest: Any) -> bool:
+        assert not under_way
+        handed.append(len(entries))
+        return hand_over_entries(subscriber, entries, *rest)
+
+    monkeypatch.setattr(Pace, "begin_live", begin_live)
+    monkeypatch.setattr(Pace, "end_live", end_live)
+    monkeypatch.setattr(catchup, "hand_over_entries", hand)
+    await writer.commit(*(Change() for _ in range(COUNT)))
+    async with (
+        serving(nats_server.url, **SMALL) as address,
+        raw_stream(address) as live,
+        raw_stream(address) as past,
+    ):
+        for name in ("a", "b", "c"):
+            await live.open(name)
+            await live.caught_up(name)
+        await open_with_credit(past, "past", 200)
+        await past.until(lambda: len(past["past"].events) == 200)
+        for _ in range(20):
+            await writer.commit(Change())
+            grant = pb.CreditGrant(subscription_id="past", credit=pb.Credit(messages=COUNT // 16))
+            await past.send(pb.SubscribeRequest(credit=grant))
+        await past.caught_up("past")
+        assert past["past"].sequences == sequences(writer.stored)
+        await live.until(lambda: all(len(live[name].events) == 20 for name in ("a", "b", "c")))
+    assert live_sent >= 20
+    assert max(handed) <= pace.SLICE

@@ -14,11 +14,11 @@ import pytest
 from psycopg import AsyncConnection
 
 from bridge.settings import BridgeSettings
+from realtime.client import Client
 from tests.fixtures.bridge import running
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_writer import Change, StreamWriter
 from zephyr.stack.nats import NatsServer
-from zephyr.stack.server import free_port
 
 LISTENING = b"listening"
 
@@ -177,7 +177,7 @@ async def test_what_is_wrong_is_said_in_one_line(
 
 
 async def test_a_server_that_is_away_is_said_in_one_line() -> None:
-    code, out, err = await run(f"127.0.0.1:{free_port()}")
+    code, out, err = await run("127.0.0.1:9")
     assert (code, out) == (3, "")
     assert err.startswith("error: the server cannot be reached")
     assert len(err.splitlines()) == 1
@@ -195,3 +195,16 @@ async def test_a_reader_that_has_enough_ends_it_quietly(target: str, writer: Str
     (line,) = out.decode().splitlines()
     assert json.loads(line)["event"]["type"] == "note.created"
     assert [line for line in err.decode().splitlines() if "listening" not in line] == []
+
+
+async def test_broadcasts_on_request(target: str, writer: StreamWriter) -> None:
+    process = await start(target, "--broadcasts", "--json", "-n", "1")
+    await listening(process)
+    async with Client(target) as client:
+        await client.broadcast(kind="note", entity="n", verb="typing")
+    async with asyncio.timeout(20):
+        out, _ = await process.communicate()
+    first, last = map(json.loads, out.splitlines())
+    assert first["broadcast"]["type"] == "note.typing"
+    assert last.keys() == {"cursor"}
+    assert process.returncode == 0

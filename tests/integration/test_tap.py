@@ -34,13 +34,13 @@ async def test_ours_and_theirs_on_one_connection(nats_server: NatsServer) -> Non
         listening = await listen(connection, "both", sink)
         assert isinstance(connection._ps, Tap)
         assert await counted(connection, sink, "both", 3000) == [b"%d" % at for at in range(3000)]
-        got = [await theirs.next_msg(timeout=5) for _ in range(3000)]
+        got = [await theirs.next_msg(timeout=20) for _ in range(3000)]
         assert [message.data for message in got] == [b"%d" % at for at in range(3000)]
         assert got[1].headers == {"A": "b"}
 
         await listening.close()
         await connection.publish("both", b"after")
-        assert (await theirs.next_msg(timeout=5)).data == b"after"
+        assert (await theirs.next_msg(timeout=20)).data == b"after"
         assert sink.take() == []
         assert not connection._ps.scanner.sinks
 

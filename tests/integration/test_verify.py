@@ -16,7 +16,7 @@ from tests.fixtures.eventually import eventually
 
 COMMAND = (sys.executable, "-m", "zephyr", "verify", "faults")
 KEYS = {"kills", "commits", "events", "lost", "duplicated", "out_of_order", "state_equal", "seed"}
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(300)
 
 
 def processes_in(folder: Path) -> list[int]:

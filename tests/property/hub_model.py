@@ -72,6 +72,7 @@ class Broker:
             subject = "zephyr.odd" if message == "foreign" else str(fmt.Subject(A, "note", "y", "event"))
         if place is not None:
             headers[fmt.COMMIT] = str(place)
+            headers[fmt.FENCE_SUBJECT] = fmt.OWNER_SUBJECT
         payload = b"\x0a\x20" + b"i" * 32 if self.last % 7 else b"\x0a\xff\x03" + b"i" * 511
         self.all.append(make_entry(self.epoch, subject, headers, payload, self.last, self.last * 10))
 
@@ -93,8 +94,11 @@ class Broker:
 class LiveSource:
     """Stands in for a source that is live."""
 
-    async def proven(self) -> None:
-        await asyncio.sleep(0)
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def proven(self) -> StreamState:
+        return await self._broker.state()
 
 
 @dataclass(eq=False)

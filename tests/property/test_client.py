@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos.events.v1 import stream_pb2 as pb
@@ -122,7 +122,7 @@ async def _run(plan: Plan, starts_with_state: bool) -> None:
         assert state == [f"{owner}.{page}.{name}" for page in range(3) for name in "ab"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(plans, st.booleans())
 def test_each_event_comes_once_whatever_breaks(plan: Plan, starts_with_state: bool) -> None:
     asyncio.run(asyncio.wait_for(_run(plan, starts_with_state), 30))

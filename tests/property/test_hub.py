@@ -82,7 +82,7 @@ class Machine(RuleBasedStateMachine):
         self.broker = Broker()
         self.hub = Hub(HUB)
         reader = cast("StreamReader", self.broker)
-        self.feed = Feed(self.hub, cast("Source", LiveSource()), reader, CatchUp(self.hub, reader))
+        self.feed = Feed(self.hub, cast("Source", LiveSource(self.broker)), reader, CatchUp(self.hub, reader))
         self.listeners: list[Listener] = []
         self.cursors: list[bytes] = []
         self.taken = 0
@@ -236,7 +236,8 @@ class Machine(RuleBasedStateMachine):
         for lane in self.hub._lanes.values():
             assert len(lane._items) <= MAILBOX.max_events
             size = sum(len(frame) for _, _, frame in lane._items)
-            assert size == lane._bytes
+            assert size == lane.bytes == lane.bytes_from(lane.base)
+            assert lane.bytes_from(lane.end) == 0
             assert len(lane._items) <= 1 or size <= MAILBOX.max_bytes
             assert lane.members, "a lane without members is no lane"
 
@@ -357,7 +358,6 @@ class Machine(RuleBasedStateMachine):
 Machine.TestCase.settings = settings(
     max_examples=200,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 TestHub = Machine.TestCase

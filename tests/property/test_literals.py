@@ -29,7 +29,7 @@ def server(postgres_dsn: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def on_server(examples: int = 150) -> settings:
-    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    return settings(max_examples=examples, suppress_health_check=list(HealthCheck))
 
 
 def written(server: psycopg.Connection[Any], query: str, *values: object) -> Any:

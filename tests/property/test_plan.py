@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.change import Begin
+from bridge.context import Context
+from bridge.outgoing import Moment
 from protos.events.v1.event_pb2 import Event
 from protos.wire import varint
 from tests.unit.bridge.test_encode import EPOCH, ROW, SYSTEM, encoder, insert, row, update
@@ -28,12 +30,17 @@ ROWS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(ROWS, ROWS, UINT64, st.integers(-(2**62), 2**62), st.integers(0, 2**32 - 2), st.booleans())
 def test_the_bytes_are_protobufs_own(
     old: dict[str, str | None], new: dict[str, str | None], lsn: int, time_us: int, index: int, is_last: bool
 ) -> None:
     count = index + 1 if is_last else 0
+    context = Context("Ada \u00e9", "c-1")
+    (draft,) = encoder().encode(insert(None, **new))
+    said = draft.plan.message(draft, Moment(Begin(lsn, time_us, 1), f"{SYSTEM}.", context), index, count)
+    event = Event.FromString(said.payload)
+    assert event.SerializeToString(deterministic=True) == said.payload
+    assert (event.actor, event.correlation_id, event.traceparent) == ("Ada \u00e9", "c-1", "")
     for change in (insert(None, **new), update(row(**old), row(**new))):
         (draft,) = encoder().encode(change)
         message = draft.finish(Begin(lsn, time_us, 1), index, count)

@@ -156,7 +156,7 @@ def server(postgres_dsn: str) -> Any:
 
 
 def on_server(examples: int = 30) -> settings:
-    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    return settings(max_examples=examples, suppress_health_check=list(HealthCheck))
 
 
 # The last three had offsets of odd seconds before they had time zones.

@@ -22,7 +22,7 @@ def test_the_committed_code_is_fresh(fresh: Path) -> None:
 
 def test_only_files_with_a_service_get_grpc_code(fresh: Path) -> None:
     made = {path.name for path in fresh.rglob("*_pb2_grpc.py")}
-    assert made == {"read_pb2_grpc.py", "stream_pb2_grpc.py"}
+    assert made == {"publish_pb2_grpc.py", "read_pb2_grpc.py", "stream_pb2_grpc.py"}
 
 
 def test_every_kind_of_difference_is_named(fresh: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from bridge.dead_letters import DeadLetters, Kept, place_of
 from bridge.jetstream import JetStream, connect_nats
 from bridge.mapping import load_mapping
 from bridge.settings import BridgeSettings, load_settings
+from protos.events.v1 import stream_format as fmt
 from protos.events.v1.rejected_pb2 import DeadLetter, Rejected
 from zephyr.commands.backfill import ask_for_backfill
 from zephyr.console import CommandError, console, output, run, write_line
@@ -112,6 +113,8 @@ def replay(
     settings = load_settings(nats_url=nats_url)
     letter = run(_find(settings, letter_id))
     rejected = letter.rejected
+    if rejected.table == fmt.EVENT_PREFIX:
+        raise CommandError("it is a domain event, and no row to read again", "emit it again, corrected")
     if not letter.key:
         raise CommandError(
             f"the row of {rejected.table} has no key to find it by",

@@ -14,9 +14,11 @@ from google.protobuf.json_format import MessageToDict
 from protos.events.v1.stream_pb2 import StreamedEvent
 from realtime.client import (
     Batch,
+    BroadcastEvent,
+    BroadcastsDropped,
+    BroadcastSignalSubscription,
     Client,
     ReceivedEvent,
-    SignalSubscription,
     SnapshotBegins,
     SnapshotEnds,
     SnapshotStart,
@@ -67,6 +69,9 @@ def tail(
         typer.Option(help="Begin at what was stored at or after this time: ISO 8601, UTC unless it says."),
     ] = None,
     snapshot: Annotated[bool, typer.Option("--snapshot", help="Begin with the present state.")] = False,
+    broadcasts: Annotated[
+        bool, typer.Option("--broadcasts", help="Broadcasts too: events that are stored nowhere.")
+    ] = False,
     count: Annotated[
         int | None, typer.Option("--count", "-n", min=1, help="End after so many events.")
     ] = None,
@@ -85,7 +90,8 @@ def tail(
         "fields": field or (),
         "patience_s": 10,
     }
-    run(_tail(target, options, _start(after, earliest, since, snapshot), count, as_json))
+    start = _start(after, earliest, since, snapshot)
+    run(_tail(target, options, start, count, as_json, broadcasts=broadcasts))
 
 
 def _start(after: str | None, earliest: bool, since: str | None, snapshot: bool) -> Start | SnapshotStart:
@@ -111,7 +117,7 @@ def _start(after: str | None, earliest: bool, since: str | None, snapshot: bool)
 class _Tail:
     """Prints what a subscription gives, and remembers the cursor behind what was printed."""
 
-    def __init__(self, subscription: SignalSubscription, count: int | None, as_json: bool) -> None:
+    def __init__(self, subscription: BroadcastSignalSubscription, count: int | None, as_json: bool) -> None:
         self._subscription = subscription
         self._left = count
         self._as_json = as_json
@@ -124,19 +130,29 @@ class _Tail:
         self._subscription.patience_s = None
         console.print("listening; Ctrl-C ends", style="dim")
         async for batch in self._subscription.batches():
-            if not isinstance(batch, Batch):
+            if isinstance(batch, BroadcastEvent):
+                if self._print(batch):
+                    return
+            elif isinstance(batch, Batch):
+                for received in batch:
+                    is_last = self._print(received)
+                    if not batch.in_snapshot:
+                        self._within = received.cursor
+                    if is_last:
+                        return
+            else:
                 _say(batch)
                 continue
-            for received in batch:
-                write_line(_as_json(received) if self._as_json else _as_text(received))
-                if not batch.in_snapshot:
-                    self._within = received.cursor
-                if self._left is not None:
-                    self._left -= 1
-                    if self._left == 0:
-                        return
             flush_output()
             self._within = b""
+
+    def _print(self, event: ReceivedEvent | BroadcastEvent) -> bool:
+        """Whether it is the last one that is wanted."""
+        write_line(_as_json(event) if self._as_json else _as_text(event))
+        if self._left is None:
+            return False
+        self._left -= 1
+        return self._left == 0
 
     @property
     def cursor(self) -> bytes:
@@ -145,11 +161,17 @@ class _Tail:
 
 
 async def _tail(
-    target: str, options: Options, start: Start | SnapshotStart, count: int | None, as_json: bool
+    target: str,
+    options: Options,
+    start: Start | SnapshotStart,
+    count: int | None,
+    as_json: bool,
+    *,
+    broadcasts: bool,
 ) -> None:
     async with (
         Client(target) as client,
-        client.subscribe(start=start, signals=True, **options) as subscription,
+        client.subscribe(start=start, signals=True, broadcasts=broadcasts, **options) as subscription,
     ):
         tailing = _Tail(subscription, count, as_json)
         reading = asyncio.ensure_future(tailing.run())
@@ -166,7 +188,7 @@ async def _tail(
                 flush_output()
 
 
-def _say(signal: Signal) -> None:
+def _say(signal: Signal | BroadcastsDropped) -> None:
     """What a person ought to know; the rest is the client's business."""
     if isinstance(signal, SnapshotBegins) and signal.reason:
         console.print(f"the state begins anew: {signal.reason}", style="dim")
@@ -175,6 +197,8 @@ def _say(signal: Signal) -> None:
     elif isinstance(signal, ScopeChanged):
         lost = ", ".join(signal.lost_workspaces)
         console.print(f"not delivered any more: {lost} ({signal.reason})", style="dim")
+    elif isinstance(signal, BroadcastsDropped):
+        console.print(f"{signal.count} broadcasts were dropped: they came too fast", style="dim")
 
 
 def cursor_text(cursor: bytes) -> str:
@@ -182,16 +206,20 @@ def cursor_text(cursor: bytes) -> str:
     return base64.b64encode(cursor).decode()
 
 
-def _as_json(received: ReceivedEvent) -> str:
+def _as_json(received: ReceivedEvent | BroadcastEvent) -> str:
+    if isinstance(received, BroadcastEvent):
+        return json.dumps({"broadcast": MessageToDict(received.event)}, ensure_ascii=False)
     streamed = StreamedEvent(sequence=received.sequence, cursor=received.cursor, event=received.event)
     return json.dumps(MessageToDict(streamed), ensure_ascii=False)
 
 
-def _as_text(received: ReceivedEvent) -> str:
+def _as_text(received: ReceivedEvent | BroadcastEvent) -> str:
     event = received.event
     time = datetime.fromtimestamp(event.time / 1e6, UTC).strftime("%H:%M:%S.%f")[:-3]
     field = event.WhichOneof("data")
     label = str(getattr(getattr(event, field), _SHOWN[field])) if field in _SHOWN else ""
     changed = f" ({', '.join(event.changed)})" if event.changed else ""
+    if isinstance(received, BroadcastEvent):
+        changed = " (broadcast)"
     text = f"{time}  {received.kind:<10} {received.verb:<9} {event.subject}  {label}{changed}"
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -139,11 +139,15 @@ async def _write_adjacent(field: Field) -> None:
 async def _drop_answers(field: Field, client: Client) -> None:
     """Waits until NATS stored something whose acknowledgement was thrown away."""
     # Asked before: what is under way may be the last thing that the bridge sends.
+    term = field.bridge.term
     sequence, dropped = await last_sequence(client), field.proxy.dropped_bytes
     field.proxy.set(Mode.DROP_ANSWERS)
 
     async def is_so() -> bool:
-        return field.proxy.dropped_bytes > dropped and await last_sequence(client) > sequence
+        if field.proxy.dropped_bytes == dropped:
+            return False
+        # Or it was stored just before it was asked for, and its acknowledgement still under way: the term ends of that.
+        return await last_sequence(client) > sequence or field.bridge.term != term
 
     await until(is_so, "an event is stored and its acknowledgement thrown away")
 

@@ -29,6 +29,7 @@ class Stored:
     index: int
     count: int
     payload: bytes
+    actor: str = ""
 
     @property
     def kind(self) -> str:
@@ -52,7 +53,7 @@ class Stored:
 
 
 async def read(client: Client) -> AsyncIterator[Stored]:
-    """Every event of the stream, in order, up to its end as it is now."""
+    """Every event of the bridge in the stream, in order, up to its end as it is now."""
     jetstream = client.jetstream(timeout=_FETCH_S)
     info = await jetstream.stream_info(STREAM)
     if info.state.messages == 0:
@@ -77,8 +78,11 @@ async def read(client: Client) -> AsyncIterator[Stored]:
             if sequence.consumer != delivered:
                 raise nats.errors.Error("the broker left a message out")
             before = sequence.stream
-            if message.subject.startswith("zephyr.0.") and message.subject.endswith(".row"):
-                headers = message.headers or {}
+            headers = message.headers or {}
+            # Events that others published have no place in a transaction.
+            if message.subject.startswith("zephyr.0.") and (
+                message.subject.endswith(".row") or "Zephyr-Commit" in headers
+            ):
                 place = headers["Zephyr-Commit"].split("/")
                 yield Stored(
                     message.subject,
@@ -87,6 +91,7 @@ async def read(client: Client) -> AsyncIterator[Stored]:
                     int(place[1]),
                     int(place[2]) if len(place) == 3 else 0,
                     message.data,
+                    headers.get("Zephyr-Actor", ""),
                 )
     await subscription.unsubscribe()
 

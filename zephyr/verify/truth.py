@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from psycopg import AsyncConnection
 
-from zephyr.verify.wal import Change, Row, Transaction, Wal
+from zephyr.verify.wal import Change, Emitted, Row, Transaction, Wal
 
 SLOT = PUBLICATION = "zephyr_truth"
 TABLES = {"workspaces": "workspace", "users": "user", "memberships": "membership", "notes": "note"}
@@ -34,6 +34,7 @@ class Expected:
     verb: str
     version: int
     digest: int
+    actor: str = ""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -62,7 +63,7 @@ class Truth:
         while True:
             cursor = await connection.execute(
                 "SELECT data FROM pg_logical_slot_get_binary_changes(%s, %s, %s,"
-                " 'proto_version', '1', 'publication_names', %s)",
+                " 'proto_version', '1', 'publication_names', %s, 'messages', 'true')",
                 (SLOT, target, _STEP, PUBLICATION),
                 binary=True,
             )
@@ -81,14 +82,32 @@ class Truth:
         if transaction.commit_lsn <= self._last_lsn:
             return
         self._last_lsn = transaction.commit_lsn
-        messages = [message for change in transaction.changes for message in _messages(change)]
+        messages: list[tuple[str, str, Row | None, str]] = []
+        actor = ""
+        for change in transaction.changes:
+            if isinstance(change, Change):
+                messages += [(*message, actor) for message in _messages(change)]
+            elif change.prefix == "zephyr.context":
+                actor = str(json.loads(change.content).get("actor", ""))
+            else:
+                messages.append((*_emitted(change), actor))
         self.commits += bool(messages)
-        for index, (subject, verb, row) in enumerate(messages):
+        for index, (subject, verb, row, by) in enumerate(messages):
             count = len(messages) if index + 1 == len(messages) else 0
             version = int((row or {}).get("version") or 0)
             self.expected.append(
-                Expected(transaction.commit_lsn, index, count, subject, verb, version, digest_of_row(row))
+                Expected(transaction.commit_lsn, index, count, subject, verb, version, digest_of_row(row), by)
             )
+
+
+def _emitted(message: Emitted) -> tuple[str, str, Row | None]:
+    """Subject, verb and data of a domain event, which the writer emits as JSON; what is none is rejected."""
+    try:
+        said = json.loads(message.content)
+    except ValueError:
+        return "zephyr.0._._._.event", "rejected", None
+    subject = f"zephyr.0.{said['workspaceId']}.{said['kind']}.{said['entityId']}.event"
+    return subject, said["verb"], said.get(said["kind"], {})
 
 
 def _messages(change: Change) -> Iterator[tuple[str, str, Row | None]]:

@@ -26,12 +26,20 @@ class Change:
     new: Row | None
 
 
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A transactional logical message; ``prefix`` is ``zephyr.event`` or ``zephyr.context``."""
+
+    prefix: str
+    content: bytes
+
+
 @dataclass(slots=True)
 class Transaction:
     """A committed transaction; ``commit_lsn`` is where its commit record begins."""
 
     commit_lsn: int
-    changes: list[Change] = field(default_factory=list)
+    changes: list[Change | Emitted] = field(default_factory=list)
 
 
 class Wal:
@@ -54,6 +62,8 @@ class Wal:
             count = struct.unpack_from(">I", body)[0]
             for oid in struct.unpack_from(f">{count}I", body, 5):
                 self._open.changes.append(Change(self._tables[oid][0], None, None))
+        elif kind == b"M":
+            self._message(body)
         elif kind == b"C":
             commit_lsn = struct.unpack_from(">Q", body, 1)[0]
             if commit_lsn != self._open.commit_lsn:
@@ -71,6 +81,11 @@ class Wal:
             columns.append(column.decode())
             rest = after[8:]  # type and its modifier
         self._tables[oid] = name.decode(), columns
+
+    def _message(self, body: bytes) -> None:
+        prefix, _, rest = body[9:].partition(b"\0")
+        if body[0] & 1 and prefix in (b"zephyr.event", b"zephyr.context"):
+            self._open.changes.append(Emitted(prefix.decode(), rest[4:]))
 
     def _change(self, body: bytes) -> Change:
         table, columns = self._tables[struct.unpack_from(">I", body)[0]]

@@ -1,6 +1,6 @@
 """A connection that commits at random: what the stream must hold is told by the WAL, not by it.
 
-Single rows and many, moves between workspaces, deletes that cascade, large values and updates
+Domain events and contexts among them, single rows and many, moves between workspaces, deletes that cascade, large values and updates
 that leave them alone, transactions that roll back, and commits that stand side by side in the
 WAL. A server that went away is tried again.
 """
@@ -8,6 +8,7 @@ WAL. A server that went away is tried again.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import uuid
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ _PAUSE_S = 0.03
 _AHEAD_PAUSE_S = 0.2
 _MAX_NOTES = 2000
 """Above this, more is deleted than inserted."""
+
+_LOGICAL = "SELECT pg_logical_emit_message(true, 'zephyr.{}', '{}')"
 
 # The next note at or after a random place; none when that place is behind the last one.
 _ONE = "(SELECT id FROM notes WHERE id >= '{at}' ORDER BY id LIMIT {count})"
@@ -109,8 +112,8 @@ class Writer:
 
     def _statement(self) -> str:
         chance = self._chance
-        kinds = ("insert", "update", "touch", "move", "delete", "user", "member", "leave")
-        what = chance.choices(kinds, (22, 18, 14, 12, 16, 8, 6, 4))[0]
+        kinds = ("insert", "update", "touch", "move", "delete", "user", "member", "leave", "emit", "context")
+        what = chance.choices(kinds, (22, 18, 14, 12, 16, 8, 6, 4, 10, 5))[0]
         one = _ONE.format(at=self._uuid(), count=1)
         workspace = chance.choice(WORKSPACES)
         if what == "insert":
@@ -128,6 +131,10 @@ class Writer:
         if what == "delete":
             over = f"CASE WHEN (SELECT count(*) FROM notes) > {_MAX_NOTES} THEN 60 ELSE 1 END"
             return f"DELETE FROM notes WHERE id IN {_ONE.format(at=self._uuid(), count=over)}"
+        if what == "emit":
+            return self._emit(workspace)
+        if what == "context":
+            return _LOGICAL.format("context", f'{{"actor": "a{chance.randrange(10**6)}"}}')
         user = self._uuid()
         if what == "user":
             return f"INSERT INTO users (id, email) VALUES ('{user}', '{user}@example.org')"
@@ -138,6 +145,16 @@ class Writer:
             )
         # Takes its membership along.
         return f"DELETE FROM users WHERE id = (SELECT id FROM users WHERE id >= '{user}' ORDER BY id LIMIT 1)"
+
+    def _emit(self, workspace: str) -> str:
+        """A domain event; now and then what is none, or one that is rolled back by itself."""
+        what = self._chance.choices(("event", "none", "rolled back"), (80, 10, 10))[0]
+        said: dict[str, object] = {"workspaceId": workspace, "kind": "note", "entityId": self._uuid()}
+        said |= {"verb": "shared", "note": {"title": f"é{self._chance.randrange(10**6)}"}}
+        event = _LOGICAL.format("event", "{" if what == "none" else json.dumps(said))
+        if what != "rolled back":
+            return event
+        return f"SAVEPOINT s; {event}; {_LOGICAL.format('context', '{}')}; ROLLBACK TO s"
 
     def _body(self) -> str:
         size = self._chance.choices((0, 200, 3000, 60_000), (40, 40, 15, 5))[0]

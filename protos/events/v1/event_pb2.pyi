@@ -52,18 +52,20 @@ class Event(_message.Message):
     MEMBERSHIP_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """[id] Unique: {system id}.{epoch}.{commit LSN}.{index} for a change of a row."""
+    """[id] Unique: {system id}.{epoch}.{commit LSN}.{index} for what a transaction of Postgres holds."""
     type: _builtins.str
     """[type] {kind}.{verb}, such as "note.updated". Verbs of rows: created, updated,
     deleted, truncated, entered, left, read (a copy of the tables found it), and rejected for a
     change that could not become an event.
     """
     source: _builtins.str
-    """[source] URI reference of where it happened: /postgres/{system id}/{database}/{schema}.{table}."""
+    """[source] URI reference of where it happened: /postgres/{system id}/{database}/{schema}.{table}; for a domain
+    event of a transaction /postgres/{system id}/{database}/zephyr.event.
+    """
     subject: _builtins.str
     """[subject] Id of the entity; "_" when the event is about all of them (truncated)."""
     time: _builtins.int
-    """[time] When the transaction committed: Unix time in microseconds."""
+    """[time] When the transaction committed, or when a domain event happened, where it says so: Unix time in microseconds."""
     workspace_id: _builtins.str
     """[workspaceid] The workspace that routes the event; "_" when it belongs to none."""
     data_schema: _builtins.str
@@ -80,7 +82,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def commit(self) -> Global___Commit:
-        """[commit] Place in its transaction. Absent from events that are no change of a row."""
+        """[commit] Place in its transaction. Absent from events that belong to none."""
 
     @_builtins.property
     def other(self) -> _any_pb2.Any:

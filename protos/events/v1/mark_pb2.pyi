@@ -135,6 +135,7 @@ class ProducerMark(_message.Message):
     SEQUENCES_FIELD_NUMBER: _builtins.int
     RESULTS_SINCE_FIELD_NUMBER: _builtins.int
     WRITTEN_AT_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """The stream's epoch."""
     session: _builtins.int
@@ -145,6 +146,8 @@ class ProducerMark(_message.Message):
     """Sequence in the stream of the oldest mark that the last 1000 results need; 0: this one."""
     written_at: _builtins.int
     """When it was written: Unix time in microseconds, by the server's clock."""
+    instance: _builtins.str
+    """Whose session it is, as the client said when it began. Empty: not said."""
     @_builtins.property
     def sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The producer's sequences of the events that stand right before the mark, in their order. Empty when a
@@ -160,10 +163,11 @@ class ProducerMark(_message.Message):
         sequences: _abc.Iterable[_builtins.int] | None = ...,
         results_since: _builtins.int = ...,
         written_at: _builtins.int = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "reached", b"reached", "results_since", b"results_since", "sequences", b"sequences", "session", b"session", "written_at", b"written_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "instance", b"instance", "reached", b"reached", "results_since", b"results_since", "sequences", b"sequences", "session", b"session", "written_at", b"written_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -400,16 +400,26 @@ class OpenProducer(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PRODUCER_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    RESUMES_FIELD_NUMBER: _builtins.int
     producer_id: _builtins.str
     """1 to 64 letters, digits, "-" and "_". Empty: no producer; a repetition is not noticed then."""
+    instance: _builtins.str
+    """Whose session it is: chosen by the client at random, and the same when it opens anew."""
+    resumes: _builtins.bool
+    """It goes on where its instance's last session ended. ABORTED with the reason PRODUCER_FENCED when that of
+    another instance began since: what it would send again could be another event at the same sequence.
+    """
     def __init__(
         self,
         *,
         producer_id: _builtins.str = ...,
+        instance: _builtins.str = ...,
+        resumes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["producer_id", b"producer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "producer_id", b"producer_id", "resumes", b"resumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

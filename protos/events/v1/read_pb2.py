@@ -29,27 +29,27 @@ from protos.models.v1 import note_pb2 as protos_dot_models_dot_v1_dot_note__pb2
 from protos.models.v1 import user_pb2 as protos_dot_models_dot_v1_dot_user__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/events/v1/read.proto\x12\x10zephyr.events.v1\x1a\x1bprotos/common/v1/page.proto\x1a\x1eprotos/common/v1/request.proto\x1a\x1dprotos/events/v1/stream.proto\x1a\x1bprotos/models/v1/note.proto\x1a\x1bprotos/models/v1/user.proto\"Q\n\x0eGetNoteRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x08metadata\x18\x02 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\"u\n\x0fGetNoteResponse\x12$\n\x04note\x18\x01 \x01(\x0b\x32\x16.zephyr.models.v1.Note\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12,\n\x06source\x18\x03 \x01(\x0e\x32\x1c.zephyr.events.v1.ReadSource\"Q\n\x0eGetUserRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x08metadata\x18\x02 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\"u\n\x0fGetUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.zephyr.models.v1.User\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12,\n\x06source\x18\x03 \x01(\x0e\x32\x1c.zephyr.events.v1.ReadSource\"\xd5\x01\n\x11ListEventsRequest\x12(\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.zephyr.events.v1.Filter\x12\x11\n\tfrom_time\x18\x02 \x01(\x03\x12\x12\n\nuntil_time\x18\x03 \x01(\x03\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\x0c\x12+\n\x04page\x18\x05 \x01(\x0b\x32\x1d.zephyr.common.v1.PageRequest\x12\x33\n\x08metadata\x18\x06 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\"\x83\x01\n\x12ListEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.zephyr.events.v1.StreamedEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12,\n\x04page\x18\x03 \x01(\x0b\x32\x1e.zephyr.common.v1.PageResponse*Z\n\nReadSource\x12\x1b\n\x17READ_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11READ_SOURCE_CACHE\x10\x01\x12\x18\n\x14READ_SOURCE_POSTGRES\x10\x02\x32\x86\x02\n\x0bReadService\x12N\n\x07GetNote\x12 .zephyr.events.v1.GetNoteRequest\x1a!.zephyr.events.v1.GetNoteResponse\x12N\n\x07GetUser\x12 .zephyr.events.v1.GetUserRequest\x1a!.zephyr.events.v1.GetUserResponse\x12W\n\nListEvents\x12#.zephyr.events.v1.ListEventsRequest\x1a$.zephyr.events.v1.ListEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/events/v1/read.proto\x12\x10zephyr.events.v1\x1a\x1bprotos/common/v1/page.proto\x1a\x1eprotos/common/v1/request.proto\x1a\x1dprotos/events/v1/stream.proto\x1a\x1bprotos/models/v1/note.proto\x1a\x1bprotos/models/v1/user.proto\"e\n\x0eGetNoteRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x08metadata\x18\x02 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\x12\x12\n\nmin_cursor\x18\x03 \x01(\x0c\"u\n\x0fGetNoteResponse\x12$\n\x04note\x18\x01 \x01(\x0b\x32\x16.zephyr.models.v1.Note\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12,\n\x06source\x18\x03 \x01(\x0e\x32\x1c.zephyr.events.v1.ReadSource\"e\n\x0eGetUserRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x08metadata\x18\x02 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\x12\x12\n\nmin_cursor\x18\x03 \x01(\x0c\"u\n\x0fGetUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.zephyr.models.v1.User\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12,\n\x06source\x18\x03 \x01(\x0e\x32\x1c.zephyr.events.v1.ReadSource\"\xd5\x01\n\x11ListEventsRequest\x12(\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.zephyr.events.v1.Filter\x12\x11\n\tfrom_time\x18\x02 \x01(\x03\x12\x12\n\nuntil_time\x18\x03 \x01(\x03\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\x0c\x12+\n\x04page\x18\x05 \x01(\x0b\x32\x1d.zephyr.common.v1.PageRequest\x12\x33\n\x08metadata\x18\x06 \x01(\x0b\x32!.zephyr.common.v1.RequestMetadata\"\x83\x01\n\x12ListEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.zephyr.events.v1.StreamedEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12,\n\x04page\x18\x03 \x01(\x0b\x32\x1e.zephyr.common.v1.PageResponse*Z\n\nReadSource\x12\x1b\n\x17READ_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11READ_SOURCE_CACHE\x10\x01\x12\x18\n\x14READ_SOURCE_POSTGRES\x10\x02\x32\x86\x02\n\x0bReadService\x12N\n\x07GetNote\x12 .zephyr.events.v1.GetNoteRequest\x1a!.zephyr.events.v1.GetNoteResponse\x12N\n\x07GetUser\x12 .zephyr.events.v1.GetUserRequest\x1a!.zephyr.events.v1.GetUserResponse\x12W\n\nListEvents\x12#.zephyr.events.v1.ListEventsRequest\x1a$.zephyr.events.v1.ListEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.events.v1.read_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_READSOURCE']._serialized_start=953
-  _globals['_READSOURCE']._serialized_end=1043
+  _globals['_READSOURCE']._serialized_start=993
+  _globals['_READSOURCE']._serialized_end=1083
   _globals['_GETNOTEREQUEST']._serialized_start=199
-  _globals['_GETNOTEREQUEST']._serialized_end=280
-  _globals['_GETNOTERESPONSE']._serialized_start=282
-  _globals['_GETNOTERESPONSE']._serialized_end=399
-  _globals['_GETUSERREQUEST']._serialized_start=401
-  _globals['_GETUSERREQUEST']._serialized_end=482
-  _globals['_GETUSERRESPONSE']._serialized_start=484
-  _globals['_GETUSERRESPONSE']._serialized_end=601
-  _globals['_LISTEVENTSREQUEST']._serialized_start=604
-  _globals['_LISTEVENTSREQUEST']._serialized_end=817
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=820
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=951
-  _globals['_READSERVICE']._serialized_start=1046
-  _globals['_READSERVICE']._serialized_end=1308
+  _globals['_GETNOTEREQUEST']._serialized_end=300
+  _globals['_GETNOTERESPONSE']._serialized_start=302
+  _globals['_GETNOTERESPONSE']._serialized_end=419
+  _globals['_GETUSERREQUEST']._serialized_start=421
+  _globals['_GETUSERREQUEST']._serialized_end=522
+  _globals['_GETUSERRESPONSE']._serialized_start=524
+  _globals['_GETUSERRESPONSE']._serialized_end=641
+  _globals['_LISTEVENTSREQUEST']._serialized_start=644
+  _globals['_LISTEVENTSREQUEST']._serialized_end=857
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=860
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=991
+  _globals['_READSERVICE']._serialized_start=1086
+  _globals['_READSERVICE']._serialized_end=1348
 # @@protoc_insertion_point(module_scope)

@@ -56,8 +56,13 @@ class GetNoteRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    MIN_CURSOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the note."""
+    min_cursor: _builtins.bytes
+    """The state is at least as new as this token says: a cursor of an event, a frame or a publish, or what
+    zephyr_cursor() gave after a COMMIT. Empty: as new as it happens to be.
+    """
     @_builtins.property
     def metadata(self) -> _request_pb2.RequestMetadata:
         """Correlation id and trace context of the caller."""
@@ -67,10 +72,11 @@ class GetNoteRequest(_message.Message):
         *,
         id: _builtins.str = ...,
         metadata: _request_pb2.RequestMetadata | None = ...,
+        min_cursor: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "metadata", b"metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "metadata", b"metadata", "min_cursor", b"min_cursor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -116,8 +122,13 @@ class GetUserRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    MIN_CURSOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the user."""
+    min_cursor: _builtins.bytes
+    """The state is at least as new as this token says: a cursor of an event, a frame or a publish, or what
+    zephyr_cursor() gave after a COMMIT. Empty: as new as it happens to be.
+    """
     @_builtins.property
     def metadata(self) -> _request_pb2.RequestMetadata:
         """Correlation id and trace context of the caller."""
@@ -127,10 +138,11 @@ class GetUserRequest(_message.Message):
         *,
         id: _builtins.str = ...,
         metadata: _request_pb2.RequestMetadata | None = ...,
+        min_cursor: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "metadata", b"metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "metadata", b"metadata", "min_cursor", b"min_cursor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,14 +57,15 @@ class ReadServiceServicer:
     """
 
     def GetNote(self, request, context):
-        """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID.
+        """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID or min_cursor no token,
+        FAILED_PRECONDITION with EPOCH_CHANGED when min_cursor is of another history.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUser(self, request, context):
-        """Gives a user. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID.
+        """Gives a user. As GetNote.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,9 +34,11 @@ class ReadServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ReadServiceAsyncStub: ...
     GetNote: _grpc.UnaryUnaryMultiCallable[_read_pb2.GetNoteRequest, _read_pb2.GetNoteResponse]
-    """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
+    """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID or min_cursor no token,
+    FAILED_PRECONDITION with EPOCH_CHANGED when min_cursor is of another history.
+    """
     GetUser: _grpc.UnaryUnaryMultiCallable[_read_pb2.GetUserRequest, _read_pb2.GetUserResponse]
-    """Gives a user. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
+    """Gives a user. As GetNote."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_read_pb2.ListEventsRequest, _read_pb2.ListEventsResponse]
     """Pages through the past, oldest first. OUT_OF_RANGE when the stream does not reach back to where the
     page begins, INVALID_ARGUMENT when the filter, a time or the page token is malformed.
@@ -48,9 +50,11 @@ class ReadServiceAsyncStub(ReadServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetNote: _aio.UnaryUnaryMultiCallable[_read_pb2.GetNoteRequest, _read_pb2.GetNoteResponse]  # type: ignore[assignment]
-    """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
+    """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID or min_cursor no token,
+    FAILED_PRECONDITION with EPOCH_CHANGED when min_cursor is of another history.
+    """
     GetUser: _aio.UnaryUnaryMultiCallable[_read_pb2.GetUserRequest, _read_pb2.GetUserResponse]  # type: ignore[assignment]
-    """Gives a user. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
+    """Gives a user. As GetNote."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_read_pb2.ListEventsRequest, _read_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Pages through the past, oldest first. OUT_OF_RANGE when the stream does not reach back to where the
     page begins, INVALID_ARGUMENT when the filter, a time or the page token is malformed.
@@ -65,7 +69,9 @@ class ReadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _read_pb2.GetNoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_read_pb2.GetNoteResponse, _abc.Awaitable[_read_pb2.GetNoteResponse]]:
-        """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
+        """Gives a note. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID or min_cursor no token,
+        FAILED_PRECONDITION with EPOCH_CHANGED when min_cursor is of another history.
+        """
 
     @_abc_1.abstractmethod
     def GetUser(
@@ -73,7 +79,7 @@ class ReadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _read_pb2.GetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_read_pb2.GetUserResponse, _abc.Awaitable[_read_pb2.GetUserResponse]]:
-        """Gives a user. NOT_FOUND when there is none, INVALID_ARGUMENT when the id is no UUID."""
+        """Gives a user. As GetNote."""
 
     @_abc_1.abstractmethod
     def ListEvents(

@@ -23,7 +23,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class Rejected(_message.Message):
     """Stands in an event whose row change could not become one: the change happened,
     at this place of its transaction, and what it made of the row is not told here.
-    The row as it was read is in the dead-letter stream under the event's id.
+    The row as it was read is in the dead-letter stream under the event's id. The same
+    holds for a domain event that a transaction emitted: no row is concerned then.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -75,7 +76,7 @@ class Rejected(_message.Message):
     verb: _builtins.str
     """What happened to the row: created, updated, deleted, entered, left."""
     table: _builtins.str
-    """The table, as schema.table."""
+    """The table, as schema.table; "zephyr.event" for a domain event."""
     column: _builtins.str
     """The column that is at fault, where one is."""
     def __init__(

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
+from protos.acyclic import mypyc_attr
+
 ROOT: Final = "zephyr"
 SUBJECTS: Final = "zephyr.>"
 SHARD: Final = "0"
@@ -28,8 +30,16 @@ SCHEMA_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.schema"
 SNAPSHOT_SUBJECT: Final = f"{ROOT}.{MARKS}.{SHARD}.snapshot"
 PRODUCER: Final = "producer"
 
+ROW_SUBJECTS: Final = f"{ROOT}.*.*.*.*.row"
+"""Where rows are, which the bridge alone writes."""
+
 DEAD_LETTERS: Final = "zephyr-dead"
 """First token of the dead-letter stream's subjects."""
+
+LIVE_ROOT: Final = "zephyr-live"
+"""First token of the subjects of broadcasts, which are stored nowhere:
+``zephyr-live.<shard>.<workspace>.<kind>.<entity id>``."""
+LIVE_SUBJECTS: Final = f"{LIVE_ROOT}.*.*.*.*"
 
 EPOCH_KEY: Final = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
@@ -69,9 +79,11 @@ PUBLISH_REQUESTS: Final = "zephyr-publish"
 ``zephyr-publish.<shard>.<workspace>.<kind>.<entity id>``."""
 
 Suffix = Literal["row", "event"]
+_VERB: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z", re.ASCII)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
+@mypyc_attr(acyclic=True)
 class Subject:
     """Where an event is published. ``entity`` is ``_`` for an event about all entities. A value: never changed."""
 
@@ -102,6 +114,11 @@ class Subject:
 def is_token(text: str) -> bool:
     """Whether ``text`` can stand as one token of a subject: letters, digits, ``-`` and ``_``."""
     return _TOKEN.match(text) is not None
+
+
+def is_verb(text: str) -> bool:
+    """Whether ``text`` can be a verb: a lower-case letter, then lower-case letters, digits, ``-`` and ``_``."""
+    return _VERB.match(text) is not None
 
 
 def parse_subject(subject: str) -> Subject | None:
@@ -136,6 +153,7 @@ def mark_of(subject: str) -> str:
     return subject.split(".", 4)[3]
 
 
+@mypyc_attr(acyclic=True)
 class CommitPlace:
     """The place of a message in its transaction; ``count`` is set on the last message alone. A value: never
     changed."""
@@ -187,6 +205,8 @@ def parse_commit(text: str) -> CommitPlace:
     Raises:
         ValueError: it is not of the form ``LSN/index`` or ``LSN/index/count``.
     """
+    if text.endswith("/0/1"):  # of nearly all there is one in its transaction
+        return CommitPlace(int(text[:-4], 16), 0, 1)
     parts = text.split("/")
     if len(parts) not in (2, 3):
         raise ValueError(f"not a {COMMIT} header: {text!r}")
@@ -205,6 +225,10 @@ def state_id(system_id: str, epoch: str, lsn: int, mark: Literal["r", "d"], subj
     return f"{system_id}.{epoch}.{format_lsn(lsn)}.{mark}.{place}"
 
 
+EVENT_PREFIX = "zephyr.event"
+"""Prefix of the logical message that becomes a domain event at its place in its transaction."""
+CONTEXT_PREFIX = "zephyr.context"
+"""Prefix of the logical message that says who and what is behind its transaction."""
 PROGRESS = "zephyr.progress"
 """Prefix of the logical message that asks the bridge for a position mark at once."""
 
@@ -212,3 +236,20 @@ PROGRESS = "zephyr.progress"
 def backfill_subject(stream: str) -> str:
     """Where a bridge is asked for a backfill: no subject of the stream."""
     return f"zephyr_bridge.backfill.{stream}"
+
+
+def live_subject(workspace: str, kind: str, entity: str) -> str:
+    """Where a broadcast goes."""
+    return f"{LIVE_ROOT}.{SHARD}.{workspace}.{kind}.{entity}"
+
+
+def parse_live_subject(subject: str) -> Subject:
+    """The parts of a broadcast's subject, as those of an event.
+
+    Raises:
+        ValueError: it is none, or one of its tokens cannot be one.
+    """
+    parts = subject.split(".")
+    if len(parts) != 5 or parts[0] != LIVE_ROOT or not all(map(is_token, parts)):
+        raise ValueError(f"not a subject of a broadcast: {subject!r}")
+    return Subject(parts[2], parts[3], parts[4], "event", parts[1])

@@ -11,14 +11,27 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bridge.change import Begin, Column, Commit, Message, Operation, Relation, RowChange, Value
+from bridge.change import (
+    Begin,
+    Column,
+    Commit,
+    LogicalMessage,
+    Message,
+    Operation,
+    Relation,
+    RowChange,
+    Value,
+)
 from bridge.encode import Encoder
 from bridge.errors import Unreachable
 from bridge.fit import FittedColumn, FittedMapping, FittedTable
 from bridge.jetstream import FENCED, JetStream, JetStreamError, StoredMessage
 from bridge.mapping import load_mapping
+from bridge.outgoing import Outgoing, headers_of
 from bridge.postgres import Source
 from bridge.stream import StreamState
+from protos.events.v1 import stream_format as fmt
+from protos.events.v1.publish_pb2 import NewEvent
 from tests.unit.bridge.wal_bytes import keepalive, message, xlog_data
 
 EPOCH, SYSTEM = "0190a0000000000000aa", "7300000000000000001"
@@ -45,6 +58,7 @@ class FakeBroker(JetStream):
         self.messages: list[StoredMessage] = []
         self.everything: list[StoredMessage] = []
         self.late: list[tuple[str, bytes, dict[str, str]]] = []
+        self.late_batches: list[list[tuple[str, bytes, dict[str, str]]]] = []
         self.fate: Callable[[str], str] = lambda _subject: OK
         self.refusals = 0
 
@@ -57,6 +71,24 @@ class FakeBroker(JetStream):
         elif fate == LATE:
             self.late.append((subject, payload, headers))
         raise Unreachable("no answer")
+
+    async def publish_batch(self, messages: Sequence[Outgoing], head: str = "") -> int:
+        """All of them or none, as their one fate is."""
+        given = [(each.subject, each.payload, headers_of(each.head + head)) for each in messages]
+        fate = self.fate(given[-1][0])
+        if fate in (OK, LOST):
+            sequence = [self.store(*each) for each in given][-1]
+            if fate == OK:
+                return sequence
+        elif fate == LATE:
+            self.late_batches.append(given)
+        raise Unreachable("no answer")
+
+    async def api(self, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        assert request == f"STREAM.INFO.{self.stream}"
+        first = self.messages[0].sequence if self.messages else 0
+        state = {"first_seq": first, "last_seq": len(self.everything), "messages": len(self.messages)}
+        return {"state": state | {"bytes": sum(len(each.payload) for each in self.messages)}}
 
     async def get(self, query: dict[str, Any]) -> StoredMessage | None:
         if "last_by_subj" in query:
@@ -92,13 +124,27 @@ class FakeBroker(JetStream):
                 self.store(subject, payload, headers)
             except JetStreamError as exc:
                 assert exc.error_code == FENCED  # noqa: PT017 - both ends are fine
+        batches, self.late_batches = self.late_batches, []
+        for batch in batches:
+            try:
+                for subject, payload, headers in batch:
+                    self.store(subject, payload, headers)
+            except JetStreamError as exc:
+                assert exc.error_code == FENCED  # noqa: PT017 - all of them are refused by the same fence
 
     @property
     def events(self) -> list[StoredMessage]:
-        return [each for each in self.everything if each.subject.startswith("zephyr.0.")]
+        """Those of the bridge."""
+        return [
+            each
+            for each in self.everything
+            if each.subject.startswith("zephyr.0.") and fmt.COMMIT in each.headers
+        ]
 
     def _last(self, subject: str) -> StoredMessage | None:
-        return next((each for each in reversed(self.messages) if each.subject == subject), None)
+        return next(
+            (each for each in reversed(self.messages) if fnmatch.fnmatchcase(each.subject, subject)), None
+        )
 
     def _wrong(self) -> JetStreamError:
         self.refusals += 1
@@ -179,6 +225,12 @@ def insert(note: str) -> RowChange:
 def move(note: str) -> RowChange:
     """Two events of one change."""
     return RowChange(Operation.UPDATE, NOTES, row(note), row(note, "w2"))
+
+
+def domain_event(note: str, verb: str = "shared") -> LogicalMessage:
+    """A domain event as an application emits it."""
+    said = NewEvent(workspace_id="w1", kind="note", entity_id=note, verb=verb)
+    return LogicalMessage(fmt.EVENT_PREFIX, said.SerializeToString(), 1, True)
 
 
 def make_encoder(max_event_bytes: int = 1 << 20) -> Encoder:

@@ -64,6 +64,7 @@ def test_a_fact(changed: dict[str, Any], check: str, severity: Severity) -> None
         ({"stream_max_age_s": 60}, Severity.UNSAFE),
         ({"stream_max_bytes": 20 * fact.MIB}, Severity.UNSAFE),
         ({"stream_max_msgs": 100}, Severity.UNSAFE),
+        ({"stream_max_msgs": 20_000}, Severity.NOTE),
         ({"stream_max_msgs": 100_000}, Severity.OK),
         ({}, Severity.NOTE),
     ],

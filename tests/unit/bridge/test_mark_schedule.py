@@ -14,7 +14,7 @@ def schedule(max_age_s: float = 0, max_bytes: int = 0, max_msgs: int = 0) -> Mar
 
 def test_without_limits_it_is_never_due() -> None:
     mark = schedule()
-    mark.stored(1 << 40)
+    mark.stored(1 << 40, 1)
     assert not mark.is_due(1 << 40, 1 << 20, 1 << 30)
 
 
@@ -38,7 +38,7 @@ def test_two_marks_of_an_idle_source_do_not_make_each_other_due(max_msgs: int) -
 
 def test_bytes_count_from_the_mark_on() -> None:
     mark = schedule(max_bytes=4000)
-    mark.stored(999)
+    mark.stored(999, 1)
     assert not mark.is_due(1, 1, 0)
     assert mark.is_due(1, 1, 1)
     # What an earlier term wrote has bytes behind it that nobody counted: they are not forgotten here.

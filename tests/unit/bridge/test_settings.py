@@ -14,6 +14,7 @@ VARIABLES = {
     "ZEPHYR_POSTGRES_DSN": ("postgres_dsn", "postgresql://h", "postgresql://h"),
     "ZEPHYR_MAPPING": ("mapping", "/m.toml", Path("/m.toml")),
     "ZEPHYR_STREAM": ("stream", "A-b_1", "A-b_1"),
+    "ZEPHYR_KINDS": ("extra_kinds", "ship", "ship"),
     "ZEPHYR_SLOT": ("slot", "a_1", "a_1"),
     "ZEPHYR_PUBLICATION": ("publication", "b_2", "b_2"),
     "ZEPHYR_STREAM_MAX_AGE_S": ("stream_max_age_s", "1.5", 1.5),
@@ -111,3 +112,9 @@ def test_no_event_may_be_larger_than_half_of_the_stream(monkeypatch: pytest.Monk
     with pytest.raises(SettingInvalid, match=r"^ZEPHYR_BRIDGE_MAX_EVENT_BYTES: .*ZEPHYR_STREAM_MAX_BYTES"):
         load_settings()
     assert load_settings(max_event_bytes=5000).stream_max_bytes == 10000
+
+
+def test_kinds_of_domain_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().kinds == frozenset()
+    monkeypatch.setenv("ZEPHYR_KINDS", "ship, order ,b.d,")
+    assert load_settings().kinds == {"ship", "order"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protos.events.v1.event_pb2 import Event
+from protos.events.v1.stream_pb2 import Events
 from realtime.delivered import Delivered
 
 EPOCH = "0190a0000000000000aa"
@@ -94,3 +95,40 @@ def test_a_mark_is_due_when_what_came_before_it_was_taken_and_once() -> None:
     assert not into.is_idle, "a consumer that waits for an answer has more"
     assert into.marks() == ["$JS.FC.x"]
     assert into.marks() == []
+
+
+def test_large_numbers_are_read_to_the_last_digit() -> None:
+    into = delivered()
+    reply = b"$JS.ACK.s.c.1.%d.1.%d.5" % (12_345_678_901, 1_795_628_400_123_456_789)
+    into.sink.messages.append((SUBJECT, reply, HEADERS, PAYLOAD))
+    (entry,) = into.take(10)
+    assert (entry.sequence, entry.timestamp_ns) == (12_345_678_901, 1_795_628_400_123_456_789)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"$JS.ACK.s",
+        b"$JS.ACK.s.c.1",
+        b"$JS.ACK.s.c.1.7.1.70",
+        b"$JS.ACK.s.c.1.7..70.5",
+        b"$JS.ACK.s.c.1.7.x.70.5",
+        b"$JS.ACK.s.c.1.7.1.%s.5" % (b"9" * 40),
+    ],
+)
+def test_a_reply_subject_that_is_not_understood_is_named(reply: bytes) -> None:
+    into = delivered()
+    into.sink.messages.append((SUBJECT, reply, HEADERS, PAYLOAD))
+    assert into.take(10) == []
+    assert "not understood" in into.failure
+
+
+def test_an_unreadable_payload_among_others_leaves_its_place_alone() -> None:
+    into = delivered()
+    put(into, 1, 2, 3)
+    subject, reply, headers, _ = into.sink.messages[1]
+    into.sink.messages[1] = (subject, reply, headers, b"\xff")
+    joined = b"".join(entry.frame for entry in into.take(10))
+    streamed = Events.FromString(joined).events
+    assert [each.sequence for each in streamed] == [101, 102, 103]
+    assert [each.HasField("event") for each in streamed] == [True, False, True]

@@ -33,6 +33,43 @@ def test_marks_are_internal(subject: str) -> None:
     assert (entry.is_internal, entry.verb, entry.frame) == (True, subject.rsplit(".", 1)[1], b"")
 
 
+def test_a_producer_chooses_its_id_and_no_more() -> None:
+    entry = make_entry(EPOCH, "zephyr._mark.0.producer.position", {}, b"", 1, 1)
+    assert (entry.is_internal, entry.verb) == (True, "producer")
+
+
+@pytest.mark.parametrize(
+    ("verb", "type_"),
+    [("updated", "note.shared"), ("shared", "note.updated"), ("truncated", "note.truncated")],
+)
+def test_a_domain_event_says_nothing_of_a_row(verb: str, type_: str) -> None:
+    payload = Event(id="p.1", type=type_).SerializeToString()
+    entry = make_entry(EPOCH, "zephyr.0.w.note.n.event", {fmt.VERB: verb}, payload, 7, 70)
+    assert (entry.is_internal, entry.verb, entry.frame) == (True, FOREIGN, b"")
+
+
+def test_only_the_bridge_gives_a_place_in_a_transaction() -> None:
+    subject, payload = "zephyr.0.w.note.n.event", Event(id="p.1", type="note.shared").SerializeToString()
+    headers = {fmt.VERB: "shared", fmt.COMMIT: "16B3748/3"}
+    for fence, place in (
+        ({}, None),
+        ({fmt.FENCE_SUBJECT: "zephyr._mark.0.producer.p"}, None),
+        ({fmt.FENCE_SUBJECT: fmt.OWNER_SUBJECT}, fmt.CommitPlace(0x16B3748, 3)),
+    ):
+        given = headers | fence
+        raw = "NATS/1.0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in given.items()) + "\r\n"
+        made = make_entry(EPOCH, subject, given, payload, 7, 70)
+        read = read_entry(EPOCH, subject.encode(), raw.encode(), payload, 7, 70)
+        assert (made.commit, read.commit) == (place, place)
+        assert made.payload == read.payload == payload
+
+
+def test_a_domain_event_is_delivered() -> None:
+    payload = Event(id="p.1", type="note.shared").SerializeToString()
+    entry = make_entry(EPOCH, "zephyr.0.w.note.n.event", {fmt.VERB: "shared"}, payload, 7, 70)
+    assert (entry.verb, entry.commit, entry.payload) == ("shared", None, payload)
+
+
 @pytest.mark.parametrize(
     ("subject", "headers"),
     [

@@ -48,7 +48,7 @@ async def test_it_ends_its_own_subscriptions_alone(is_live: bool) -> None:
     broker.begin(EPOCH)
     hub.begin(EPOCH, Point(0, 0, 0, 0, 0))
     reader = cast("StreamReader", broker)
-    feed = Feed(hub, cast("Source", LiveSource()), reader, CatchUp(hub, reader))
+    feed = Feed(hub, cast("Source", LiveSource(broker)), reader, CatchUp(hub, reader))
     good = Filter(verbs=frozenset((fmt.DELETED, "other")))
     bad = Filter(verbs=frozenset((Breaks(fmt.DELETED),)))
     subscribers = [

@@ -64,17 +64,52 @@ def test_events_of_others_are_no_part_of_an_open_transaction() -> None:
     assert hub.position.sequence == 20
 
 
+def test_events_of_others_wait_for_an_open_transaction_and_not_for_ever() -> None:
+    hub = begun()
+    hub.take([entry(1, fmt.CommitPlace(7, 0)), entry(2)])
+    assert hub.position.sequence == 0
+    hub.take([entry(3, fmt.CommitPlace(7, 1, 2))])
+    assert hub.position.sequence == 3
+    # The bridge went away in the midst of one: its mark is no event, and the next one is seconds away.
+    hub.take([entry(4, fmt.CommitPlace(8, 0)), Entry(5, int(9e9), None, "owner", None, b"", b"")])
+    assert hub.position.sequence == 3
+    hub.take([Entry(6, int(9e9), fmt.Subject("w", "note", "n", "event"), "shared", None, b"", b"x")])
+    assert hub.position.sequence == 6
+    hub.take([entry(7, fmt.CommitPlace(8, 1, 2))])
+    assert hub.position.sequence == 7
+
+
 def test_who_has_no_room_leaves_the_edge_and_the_others_stay() -> None:
     hub = begun()
     slow = listening(hub, MailboxLimits(max_events=1))
+    left: list[Subscriber] = []
+    slow.on_lag = left.append
     quick = listening(hub)
     hub.take([entry(1), entry(2), entry(3)])
     assert (slow.is_live, quick.is_live) == (False, True)
     assert slow.examined.sequence == 0, "what it had not taken is read again"
-    assert slow.lagging.is_set()
+    assert left == [slow]
     assert pb.SubscribeResponse.FromString(slow.take_frame()).fell_behind.reason == "mailbox full"
     assert hub.live_subscriptions == 1
     assert len(quick.take_entries(9)[0]) == 3
+
+
+def test_a_sweep_looks_at_the_lanes_that_hold_something_and_at_no_other() -> None:
+    hub = begun(HubLimits(ring_entries=8))
+    for number in range(50):
+        other = Subscriber("s", Terms(Filter(workspaces=frozenset((str(number),)))), MailboxLimits())
+        other.begin(hub.position, hub.epoch)
+        hub.attach(other)
+    quick, slow = listening(hub), Subscriber("s", Terms(Filter(kinds=frozenset(("note",)))), MailboxLimits())
+    slow.begin(hub.position, hub.epoch)
+    hub.attach(slow)
+    for sequence in range(1, 41):
+        hub.take([entry(sequence)])
+        quick.take_entries(9)
+        assert len(hub._filled) <= 2, "of 52 lanes"
+    assert not slow.is_live, "what it had not taken would be kept alive without a bound"
+    hub.detach(quick)
+    assert not hub._filled
 
 
 async def test_who_listens_stays_where_it_was_when_the_hub_begins_anew() -> None:

@@ -157,5 +157,5 @@ async def test_who_waits_is_told_when_it_is_over() -> None:
     ending = asyncio.ensure_future(pages_of(mailbox).ended())
     await asyncio.sleep(0)
     mailbox.stop()
-    await asyncio.wait_for(asyncio.gather(putting, ending), 1)
+    await asyncio.wait_for(asyncio.gather(putting, ending), 10)
     mailbox.release()

@@ -27,6 +27,8 @@ def test_the_environment_is_read_and_what_is_given_goes_before_it(monkeypatch: p
         ("ZEPHYR_RING_ENTRIES", "3"),
         ("ZEPHYR_RING_ENTRIES", "many"),
         ("ZEPHYR_RING_BYTES", "1"),
+        ("ZEPHYR_BROADCAST_BYTES", "0"),
+        ("ZEPHYR_BROADCAST_BYTES", "1000000000"),
         ("ZEPHYR_DRAIN_S", "-1"),
     ],
 )

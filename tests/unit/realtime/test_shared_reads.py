@@ -54,6 +54,21 @@ async def test_other_keys_have_turns_of_their_own_up_to_the_bound() -> None:
     assert sorted(await asyncio.gather(*asked)) == [1, 2, 3]
 
 
+async def test_reads_that_are_kept_apart_are_shared_by_those_who_came_meanwhile() -> None:
+    shared, reads = SharedReads(1, apart_s=0.2), Reads()
+    reads.gate.set()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await shared.ask("a", reads.read) == 1
+    assert loop.time() - began < 0.2, "the first one waits for nothing"
+    asked = []
+    for _ in range(5):
+        asked.append(asyncio.ensure_future(shared.ask("a", reads.read)))
+        await turns()
+    assert await asyncio.gather(*asked) == [2] * 5
+    assert loop.time() - began >= 0.2
+
+
 async def queued(shared: SharedReads, reads: Reads) -> tuple[Reads, list[asyncio.Task[int]]]:
     """What is read now, and three who wait for the same."""
     busy = Reads()

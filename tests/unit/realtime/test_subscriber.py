@@ -63,19 +63,19 @@ async def test_it_refuses_by_number_and_by_bytes_and_tells_when_it_is_half_empty
     done, _ = await asyncio.wait((waiting,), timeout=0)
     assert not done
     mailbox.take_frame()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 10)
 
     small = subscriber(MailboxLimits(max_bytes=KIB))
     assert small.offer(feed.item(8 * KIB * KIB)), "an empty mailbox takes an entry of any size"
     assert not small.offer(feed.item(1))
 
 
-def test_a_frame_grows_to_64_kib_and_further_to_keep_a_transaction_together() -> None:
+def test_a_frame_grows_to_128_kib_and_further_to_keep_a_transaction_together() -> None:
     feed = Feed()
     mailbox = subscriber()
     for _ in range(20):
         mailbox.offer(feed.item(10 * KIB))
-    assert [len(each.events.events) for each in frames(mailbox)] == [7, 7, 6]
+    assert [len(each.events.events) for each in frames(mailbox)] == [13, 7]
     for at in range(50):
         mailbox.offer(feed.item(10 * KIB, f"A/{at}" if at < 49 else "A/49/50"))
     (whole,) = frames(mailbox)
@@ -97,7 +97,7 @@ def test_a_transaction_over_900_kib_is_cut_and_marked() -> None:
 def test_a_transaction_whose_end_does_not_match_is_not_left_open() -> None:
     feed = Feed()
     mailbox = subscriber()
-    mailbox.offer(feed.item(70 * KIB, "A/0"))
+    mailbox.offer(feed.item(130 * KIB, "A/0"))
     feed.item(10, "A/1/2")  # the end: for somebody else
     mailbox.offer(feed.item(10, "B/0"))
     feed.item(10, "B/1/2")
@@ -171,6 +171,22 @@ def test_control_frames_take_their_turn() -> None:
         (101, 102),
         (102, 102),
     ]
+
+
+def test_nothing_follows_the_end_that_went_out_for_want_of_credit() -> None:
+    feed = Feed()
+    mailbox = Subscriber("s", Terms(Filter(), bytes=0), MailboxLimits())
+    mailbox.begin(START, EPOCH)
+    mailbox.offer(feed.item())
+    mailbox.examine(feed.point)
+    mailbox.reset(pb.Reset())
+    mailbox.close(pb.Closed())
+    first = frame(mailbox)
+    assert first.WhichOneof("response") == "reset"
+    mailbox.grant(None, 1000)
+    (last,) = frames(mailbox)
+    assert last.WhichOneof("response") == "closed"
+    assert first.coverage.through == last.coverage.through == START.sequence
 
 
 def test_nothing_follows_a_reset_that_did_not_wait_for_credit() -> None:

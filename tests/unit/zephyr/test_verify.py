@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import pytest
@@ -11,7 +12,7 @@ from zephyr.verify.frames import ClientFrames
 from zephyr.verify.stored import Stored
 from zephyr.verify.truth import Expected, Truth, digest_of_row
 from zephyr.verify.verdict import Count
-from zephyr.verify.wal import Change, Transaction, Wal
+from zephyr.verify.wal import Change, Emitted, Transaction, Wal
 
 NOTE = {"id": "n", "workspace_id": "w", "title": "t", "body": "b", "version": "1", "metadata": "{}"}
 
@@ -37,7 +38,11 @@ def expected() -> list[Expected]:
     """Three transactions: an insert, a move, which makes two messages, and a delete."""
     truth = Truth()
     moved = {**NOTE, "workspace_id": "v", "version": "2"}
-    changes = [[Change("notes", None, NOTE)], [Change("notes", NOTE, moved)], [Change("notes", moved, None)]]
+    changes: list[list[Change | Emitted]] = [
+        [Change("notes", None, NOTE)],
+        [Change("notes", NOTE, moved)],
+        [Change("notes", moved, None)],
+    ]
     for lsn, each in enumerate(changes, 16):
         truth.add(Transaction(lsn, each))
     return truth.expected
@@ -104,6 +109,42 @@ def test_the_decoder_fills_in_what_an_update_left_alone() -> None:
     assert wal.take(update) is None
     row = {"id": "a", "body": "large"}
     assert wal.take(b"C\0" + struct.pack(">QQq", 16, 24, 0)) == Transaction(16, [Change("notes", row, row)])
+
+
+def test_what_a_transaction_emits_is_counted(expected: list[Expected]) -> None:
+    said = {"workspaceId": "w", "kind": "note", "entityId": "n", "verb": "shared", "note": {"title": "t"}}
+    changes: list[Change | Emitted] = [
+        Change("notes", None, NOTE),
+        Emitted("zephyr.context", b'{"actor": "Ada"}'),
+        Emitted("zephyr.event", json.dumps(said).encode()),
+        Emitted("zephyr.event", b"{"),
+    ]
+    truth = Truth()
+    truth.add(Transaction(16, changes))
+    found = [(one.index, one.count, one.subject, one.verb, one.actor) for one in truth.expected]
+    assert found == [
+        (0, 0, "zephyr.0.w.note.n.row", "created", ""),
+        (1, 0, "zephyr.0.w.note.n.event", "shared", "Ada"),
+        (2, 3, "zephyr.0._._._.event", "rejected", "Ada"),
+    ]
+    assert truth.expected[1].digest == digest_of_row({"title": "t"})
+
+
+def test_the_decoder_takes_logical_messages() -> None:
+    def emitted(prefix: bytes, flags: int) -> bytes:
+        return b"M" + struct.pack(">BQ", flags, 5) + prefix + b"\0" + struct.pack(">I", 2) + b"{}"
+
+    wal = Wal()
+    wal.take(b"B" + struct.pack(">QqI", 16, 0, 1))
+    for prefix, flags in (
+        (b"zephyr.event", 1),
+        (b"zephyr.event", 0),
+        (b"other", 1),
+        (b"zephyr.heartbeat", 1),
+    ):
+        assert wal.take(emitted(prefix, flags)) is None
+    done = wal.take(b"C\0" + struct.pack(">QQq", 16, 24, 0))
+    assert done == Transaction(16, [Emitted("zephyr.event", b"{}")])
 
 
 def test_commands_come_whole_however_they_are_cut() -> None:

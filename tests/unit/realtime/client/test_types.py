@@ -7,6 +7,10 @@ from typing import assert_type
 
 from realtime.client import (
     Batch,
+    BroadcastEvent,
+    BroadcastsDropped,
+    BroadcastSignalSubscription,
+    BroadcastSubscription,
     Client,
     ReceivedEvent,
     Signal,
@@ -29,3 +33,9 @@ async def test_what_an_iteration_gives() -> None:
         assert_type(folding.batches(), AsyncIterator[Batch | Signal])
         assert_type(client.subscribe(signals=True), SignalSubscription)
         assert_type(client.subscribe(on_gap="continue"), SignalSubscription)
+        listening = client.subscribe(broadcasts=True)
+        assert_type(listening, BroadcastSubscription)
+        assert_type(aiter(listening), AsyncIterator[ReceivedEvent | BroadcastEvent | BroadcastsDropped])
+        assert_type(listening.batches(), AsyncIterator[Batch | BroadcastEvent | BroadcastsDropped])
+        assert_type(client.subscribe(broadcasts=True, signals=True), BroadcastSignalSubscription)
+        assert_type(client.subscribe(broadcasts=True, start=snapshot()), BroadcastSignalSubscription)
