@@ -18,6 +18,7 @@ from protos.events.v1 import publish_pb2 as pb
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from tests.fixtures.bridge import running, settings_for
+from tests.fixtures.broadcasts import broadcast
 from tests.fixtures.eventually import eventually
 from tests.fixtures.nats_users import CONFIGURATION, NatsUsers, UserClient, running_nats
 from tests.fixtures.publish_kit import W, new_event, publish_client
@@ -137,7 +138,9 @@ async def test_each_can_do_its_work(broker: NatsUsers, settings: BridgeSettings)
         await publisher.publish(new_event("n"))
         await publisher.publish(new_event("n"), producer=pb.ProducerPlace(producer_id="p", sequence=1))
         write(dsn, "UPDATE notes SET title = 'later'")
-        await seen(stream, 21 + 2 + 20)
+        emitted = json.dumps({"workspaceId": W, "kind": "note", "entityId": "n", "verb": "emitted"})
+        write(dsn, f"SELECT pg_logical_emit_message(true, 'zephyr.event', '{emitted}')")
+        await seen(stream, 21 + 2 + 20 + 1)
         await stream.open("s", start=snapshot())
         await stream.until(lambda: stream["s"].end.HasField("snapshot_end"))
         ended = await bridge("backfill", "public.notes", settings=settings)
@@ -148,8 +151,12 @@ async def test_each_can_do_its_work(broker: NatsUsers, settings: BridgeSettings)
             answer = json.loads((await asking.client.request(PUBLISH, b"", timeout=10, headers=headers)).data)
             assert answer["event_id"] == "1", answer
         async with broker.client("reader") as reader:
-            assert await read_all(reader) >= 21 + 2 + 20 + 1
+            assert await read_all(reader) >= 21 + 2 + 20 + 1 + 1
             assert (await live(reader, dsn)).note.title == "live"
+            broadcasts = await reader.client.subscribe(fmt.LIVE_SUBJECTS)
+            await reader.client.flush()
+            await broadcast(address, new_event("n", "typing"))
+            assert Event.FromString((await broadcasts.next_msg(timeout=10)).data).type == "note.typing"
     # A bridge that begins anew reads its own tail, and looks for rows that went meanwhile.
     async with running(settings):
         pass
