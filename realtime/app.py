@@ -255,7 +255,12 @@ async def _connect(url: str, on_lost: Callable[[], None], name: str = "zephyr-se
     async def failed(exc: Exception) -> None:
         nonlocal cause
         cause = str(exc) or type(exc).__name__
-        log.debug("NATS", error=cause)
+        if "permissions violation" in cause.lower():
+            log.warning(
+                "NATS refuses it", cause=cause, mend="give the user the rights in deploy/nats/zephyr.conf"
+            )
+        else:
+            log.debug("NATS", error=cause)
 
     connection = NatsClient()
     try:

@@ -28,6 +28,7 @@ from protos.events.v1 import publish_pb2 as pb
 from protos.events.v1 import stream_format as fmt
 from realtime.services import cloud_events
 from tests.fixtures.bridge import running
+from tests.fixtures.broadcasts import broadcast
 from tests.fixtures.publish_kit import W, batched, new_event, publish_client
 from tests.fixtures.realtime_server import serving
 from tests.fixtures.stream_reader import Reader
@@ -134,7 +135,12 @@ def test_headers_are_those_of_the_code(document: Document) -> None:
     assert ours - in_code == set()
     attributes = {value for value in constants(ce) if value.startswith(ce.PREFIX)} - {ce.PREFIX}
     of_rows = {ce.CHANGED, ce.COMMIT}
-    for channel, missing in (("rows", set()), ("events", of_rows), ("publishRequests", of_rows)):
+    for channel, missing in (
+        ("rows", set()),
+        ("events", of_rows),
+        ("broadcasts", of_rows),
+        ("publishRequests", of_rows),
+    ):
         assert {name for name in told[channel] if name.startswith(ce.PREFIX)} == attributes - missing, channel
 
 
@@ -149,7 +155,7 @@ def test_subjects_are_those_of_the_code(document: Document) -> None:
         fmt.publish_subject(W, "note", "n"),
         f"{fmt.DEAD_LETTERS}.0.e.note.0-0.1",
     ]
-    made += [fmt.backfill_subject("ZEPHYR"), status_subject("ZEPHYR"), f"zephyr-live.0.{W}.note.n"]
+    made += [fmt.backfill_subject("ZEPHYR"), status_subject("ZEPHYR"), fmt.live_subject(W, "note", "n")]
     made += [
         value
         for name, value in vars(fmt).items()
@@ -190,6 +196,11 @@ async def test_a_real_stream_is_as_it_says(
                 await publisher.batch([batched("x"), batched("y", version=0)])
                 headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/s", "ce-type": "note.shared"}
                 headers |= {"ce-priority": "7", "ce-actor": "%20", "ce-time": "2026-01-01T00:00:00Z"}
+                live = await client.subscribe(fmt.LIVE_SUBJECTS)
+                await client.flush()
+                await broadcast(address, new_event("n", actor="anna"))
+                heard = await live.next_msg(timeout=10)
+                assert document.check(heard.subject, dict(heard.headers or {})) == "broadcasts"
                 subject = fmt.publish_subject(W, "note", "n")
                 Draft7Validator(document.headers("publishRequests")).validate(headers)
                 stored = json.loads((await client.request(subject, b"{}", timeout=10, headers=headers)).data)

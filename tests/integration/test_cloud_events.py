@@ -27,6 +27,7 @@ from protos.models.v1.note_pb2 import Note
 from realtime.auth import Caller, Scope
 from realtime.services import cloud_events
 from tests.fixtures.bridge import running
+from tests.fixtures.broadcasts import broadcast
 from tests.fixtures.eventually import eventually
 from tests.fixtures.policy import RuledPolicy
 from tests.fixtures.publish_kit import W, new_event, publish_client
@@ -329,6 +330,25 @@ async def test_what_publishers_store_over_grpc_are_cloudevents_too(
     assert (event.get_type(), event.get_source()) == (envelope.type, envelope.source)
     assert event.get_extension("actor") == "Zoë %"
     assert event.get_time() == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+
+
+async def test_a_broadcast_is_a_cloudevent_too(nats_server: NatsServer, writer: StreamWriter) -> None:
+    connection = await nats.connect(nats_server.url)
+    try:
+        async with serving(nats_server.url) as address:
+            live = await connection.subscribe("zephyr-live.>")
+            await connection.flush()
+            await broadcast(address, new_event("n", "typing", note=Note(id="n")))
+            message = await live.next_msg(timeout=10)
+    finally:
+        await connection.close()
+    event = cloud_event(dict(message.headers or {}), message.data)
+    assert (event.get_type(), event.get_subject(), event.get_extension("workspaceid")) == (
+        "note.typing",
+        "n",
+        W,
+    )
+    assert Event.FromString(message.data).id == event.get_id()
 
 
 async def test_messages_that_the_configuration_allows(

@@ -18,7 +18,9 @@ from protos.events.v1 import publish_pb2 as pb
 from protos.events.v1 import stream_format as fmt
 from protos.events.v1.event_pb2 import Event
 from tests.fixtures.bridge import running, settings_for
-from tests.fixtures.nats_users import NatsUsers, UserClient, running_nats
+from tests.fixtures.broadcasts import broadcast
+from tests.fixtures.eventually import eventually
+from tests.fixtures.nats_users import CONFIGURATION, NatsUsers, UserClient, running_nats
 from tests.fixtures.publish_kit import W, new_event, publish_client
 from tests.fixtures.raw_stream import RawStream, earliest, raw_stream, snapshot
 from tests.fixtures.realtime_server import serving
@@ -136,7 +138,9 @@ async def test_each_can_do_its_work(broker: NatsUsers, settings: BridgeSettings)
         await publisher.publish(new_event("n"))
         await publisher.publish(new_event("n"), producer=pb.ProducerPlace(producer_id="p", sequence=1))
         write(dsn, "UPDATE notes SET title = 'later'")
-        await seen(stream, 21 + 2 + 20)
+        emitted = json.dumps({"workspaceId": W, "kind": "note", "entityId": "n", "verb": "emitted"})
+        write(dsn, f"SELECT pg_logical_emit_message(true, 'zephyr.event', '{emitted}')")
+        await seen(stream, 21 + 2 + 20 + 1)
         await stream.open("s", start=snapshot())
         await stream.until(lambda: stream["s"].end.HasField("snapshot_end"))
         ended = await bridge("backfill", "public.notes", settings=settings)
@@ -147,8 +151,12 @@ async def test_each_can_do_its_work(broker: NatsUsers, settings: BridgeSettings)
             answer = json.loads((await asking.client.request(PUBLISH, b"", timeout=10, headers=headers)).data)
             assert answer["event_id"] == "1", answer
         async with broker.client("reader") as reader:
-            assert await read_all(reader) >= 21 + 2 + 20 + 1
+            assert await read_all(reader) >= 21 + 2 + 20 + 1 + 1
             assert (await live(reader, dsn)).note.title == "live"
+            broadcasts = await reader.client.subscribe(fmt.LIVE_SUBJECTS)
+            await reader.client.flush()
+            await broadcast(address, new_event("n", "typing"))
+            assert Event.FromString((await broadcasts.next_msg(timeout=10)).data).type == "note.typing"
     # A bridge that begins anew reads its own tail, and looks for rows that went meanwhile.
     async with running(settings):
         pass
@@ -198,14 +206,19 @@ async def test_none_can_do_what_is_anothers(broker: NatsUsers, settings: BridgeS
 
 
 async def test_a_reader_of_one_workspace(migrated_dsn: str, slot_name: str, tmp_path: Path) -> None:
-    changes = {
+    text = CONFIGURATION.read_text("utf-8")
+    shipped_rights = text[text.index("READER: {") : text.index("accounts {")]
+    own = shipped_rights
+    for shipped, instead in {
         f'"$JS.API.CONSUMER.CREATE.{STREAM}"\n': "",
         f"$JS.API.CONSUMER.CREATE.{STREAM}.>": f"$JS.API.CONSUMER.CREATE.{STREAM}.*.zephyr.0.{W}.>",
         f'"$JS.API.STREAM.MSG.GET.{STREAM}"\n': "",
         f'"$JS.API.DIRECT.GET.{STREAM}"\n': "",
         f'"$JS.API.DIRECT.GET.{STREAM}.>"\n': "",
-    }
-    async with running_nats(tmp_path, changes) as broker:
+    }.items():
+        assert own.count(shipped) == 1, shipped
+        own = own.replace(shipped, instead)
+    async with running_nats(tmp_path, {shipped_rights: own}) as broker:
         settings = settings_for(migrated_dsn, broker.url("bridge"), slot_name)
         fill(settings.postgres_dsn)
         write(settings.postgres_dsn, "INSERT INTO users (email) VALUES ('of no workspace')")
@@ -224,6 +237,25 @@ async def test_a_reader_of_one_workspace(migrated_dsn: str, slot_name: str, tmp_
                 *(f"$JS.API.DIRECT.GET.{STREAM}", f"$JS.API.STREAM.MSG.GET.{STREAM}"),
             ):
                 assert not await reader.may_publish(subject)
+
+
+async def test_a_server_without_a_right_says_so(
+    migrated_dsn: str, slot_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running_nats(tmp_path, {'"zephyr-live.>", "zephyr-publish.>"': '"zephyr-live.>"'}) as broker:
+        async with running(settings_for(migrated_dsn, broker.url("bridge"), slot_name)):
+            pass
+        said = ""
+
+        def is_said() -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return "NATS refuses it" in said
+
+        async with serving(broker.url("server")):
+            await eventually(is_said)
+    assert "zephyr-publish" in said
+    assert "deploy/nats/zephyr.conf" in said
 
 
 async def test_nobody_gets_in_without_a_password(broker: NatsUsers) -> None:

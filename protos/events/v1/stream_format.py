@@ -40,9 +40,6 @@ LIVE_ROOT: Final = "zephyr-live"
 """First token of the subjects of broadcasts, which are stored nowhere:
 ``zephyr-live.<shard>.<workspace>.<kind>.<entity id>``."""
 LIVE_SUBJECTS: Final = f"{LIVE_ROOT}.*.*.*.*"
-PUBLISH_REQUESTS: Final = "zephyr-publish"
-"""First token of the subjects at which servers are asked to store a domain event: no subjects of the stream.
-``zephyr-publish.<shard>.<workspace>.<kind>.<entity id>``."""
 
 EPOCH_KEY: Final = "zephyr-epoch"
 """Key of the epoch in the stream's metadata."""
@@ -76,6 +73,10 @@ READ: Final = "read"
 ROW_VERBS: Final = (CREATED, UPDATED, DELETED, TRUNCATED, ENTERED, LEFT, READ, REJECTED)
 STATES: Final = (CREATED, UPDATED, ENTERED, READ)
 """After these the row stands as the event says."""
+
+PUBLISH_REQUESTS: Final = "zephyr-publish"
+"""First token of the subjects at which servers are asked to store a domain event: no subjects of the stream.
+``zephyr-publish.<shard>.<workspace>.<kind>.<entity id>``."""
 
 Suffix = Literal["row", "event"]
 _VERB: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z", re.ASCII)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos import cloudevents as ce
@@ -16,6 +16,7 @@ def test_the_bindings_example() -> None:
     assert ce.decode("Euro%20%e2%82%ac%20%F0%9F%98%80") == "Euro € 😀"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_what_is_written_is_read(text: str) -> None:
     header = ce.encode(text)
@@ -33,6 +34,7 @@ def test_what_others_may_write() -> None:
             ce.decode(overlong)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 253_402_300_799_999_999))
 def test_times(at_us: int) -> None:
     text = ce.format_time(at_us)
