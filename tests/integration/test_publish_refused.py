@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 
 from protos.common.v1 import error_pb2 as codes
 from protos.events.v1 import publish_pb2 as pb
+from protos.events.v1.event_pb2 import Event
 from realtime.app import Server
 from realtime.auth import Caller, Scope
 from realtime.errors import ArgumentInvalid, PermissionDenied, RequestError, Unauthenticated, Unavailable
@@ -63,6 +64,17 @@ async def test_each_alone(nats_server: NatsServer, writer: StreamWriter) -> None
         error = await refusal(client.publish(new_event(), producer=pb.ProducerPlace(producer_id="a.b")))
         assert [field for field, _ in error.violations] == ["producer.producer_id", "producer.sequence"]
         assert (await client.publish(new_event(kind="workspace"))).sequence == 1
+
+
+async def test_what_the_settings_allow(nats_server: NatsServer, writer: StreamWriter) -> None:
+    settings = {"extra_kinds": "task", "publish_types": "acme.v1.Order"}
+    async with serving(nats_server.url, **settings) as address, publish_client(address) as client:
+        event = new_event(kind="task", verb="placed")
+        event.other.type_url, event.other.value = "type.googleapis.com/acme.v1.Order", b"\x0a\x01x"
+        stored = await client.publish(event)
+        message = await writer.connection.jetstream().get_msg("ZEPHYR", stored.sequence)
+        assert (message.headers or {})["Zephyr-Schema"] == "acme.v1.Order"
+        assert Event.FromString(message.data or b"").other == event.other
 
 
 async def test_a_batch_names_all_that_is_wrong(nats_server: NatsServer, writer: StreamWriter) -> None:
