@@ -131,7 +131,7 @@ class Client:
         while True:
             # A call begins when it is made: so many at once, or the server refuses some of them.
             await self._opening.acquire()
-            call = subscribe(wait_for_ready=True)  # a busy machine is slow to accept a hundred connections
+            call = subscribe()
             try:
                 await self._once(call, runs, records)
                 if self._spec.repeats and self._is_through(runs):

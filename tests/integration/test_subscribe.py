@@ -129,14 +129,14 @@ async def test_an_event_of_8_mib_goes_alone(nats_server: NatsServer, writer: Str
 
 
 async def test_foreign_messages_stop_nobody(nats_server: NatsServer, writer: StreamWriter) -> None:
-    subject = str(fmt.Subject(fmt.NONE, "note", new_id(), "event"))
+    subject, row = (str(fmt.Subject(fmt.NONE, "note", new_id(), suffix)) for suffix in ("event", "row"))
 
     async def scatter() -> None:
         await writer.commit(Change())
         await writer.foreign("zephyr.0.too.short", b"x")
         await writer.foreign(subject, b"x")
         await writer.foreign(subject, b"x", {"Status": "100", "Nats-Last-Consumer": "7"})
-        await writer.foreign(subject, b"x", {fmt.VERB: "made", fmt.COMMIT: "none"})
+        await writer.foreign(row, b"x", {fmt.VERB: "made", fmt.COMMIT: "none"})
         await writer.foreign(
             subject,
             b"x",
