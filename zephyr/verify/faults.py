@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from zephyr.verify.field import Field
 from zephyr.verify.proxy import Mode
 from zephyr.verify.stored import STREAM, last_sequence
-from zephyr.verify.wait import until
+from zephyr.verify.wait import NotWithin, until
 
 DEDUPLICATION_S = 0.1
 """The shortest window that NATS takes; see ``killed_before_confirming``."""
@@ -89,7 +89,12 @@ async def adjacent_commits(field: Field, chance: random.Random) -> None:
         async def is_stored() -> bool:
             return field.proxy.rows_left == 0 and await last_sequence(client) > before
 
-        await until(is_stored, "the first commit is stored")
+        try:
+            await until(is_stored, "the first commit is stored", 3)
+        except NotWithin:
+            # With a domain event in it a unit is one batch: cut off, nothing of it is stored.
+            if field.proxy.rows_left:
+                raise
         await asyncio.sleep(chance.uniform(0, 0.1))
     field.kill_bridge()
     field.proxy.set(Mode.PASS)
